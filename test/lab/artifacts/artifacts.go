@@ -1,0 +1,71 @@
+package artifacts
+
+import "time"
+
+// Options say what to build from and where to keep it.
+type Options struct {
+	// Checkout is the root of the repository whose sources are built.
+	Checkout string
+	// Cache is the folder that keeps what was built; empty means kubevfio in the user's cache directory.
+	Cache string
+	// Progress receives one line per event, a format and its arguments without a newline; nil means silence.
+	Progress func(format string, args ...any)
+}
+
+// Set is the result of a [Build]: paths on the host of everything the lab runs. Files are read-only by agreement; whoever
+// wants to write to a disk makes an overlay or a copy.
+type Set struct {
+	// Bin has the host path of every binary by name: etcd, kube-apiserver, kube-controller-manager, kube-proxy, kubectl,
+	// kubelet, containerd, containerd-shim-runc-v2, ctr, kubevfio-agent, kubevfio-scheduler, kubevfio-controller,
+	// kubevfio-launcher, kubectl-vfio, lab-node (init of the node VM, package test/lab/node), lab-guest (init of the guest,
+	// package test/lab/guest) and lab-pause. All are static, except kubevfio-launcher.
+	Bin map[string]string
+	// QEMURoot is a Debian 13 root file system tree in which qemu-system-x86_64 and qemu-img live: chroot into it.
+	QEMURoot string
+	// NodeRootDisk is a raw ext4 image with the node's Debian 13 root file system.
+	NodeRootDisk string
+	// NodeKernel is the node's Linux kernel.
+	NodeKernel string
+	// NodeModules are the kernel modules in NodeInitrd, as paths inside it, in the order in which to load them.
+	NodeModules []string
+	// NodeInitrd is an initramfs with lab-node as /init and NodeModules, enough to mount the disks. The list of modules is
+	// in it too, one path per line, at /modules.
+	NodeInitrd string
+	// ImagesDisk is a raw ext4 image to mount at /var/lib/containerd: the content and the overlayfs snapshots of all OCI
+	// images.
+	ImagesDisk string
+	// Phases say what was done, in order.
+	Phases []Phase
+
+	leases []func()
+}
+
+// Release gives up the hold on the cache's entries. The paths may be pruned afterwards.
+func (s *Set) Release() {
+	for _, release := range s.leases {
+		release()
+	}
+	s.leases = nil
+}
+
+// Phase is one step of a build.
+type Phase struct {
+	Name    string
+	Seconds float64
+	// Cached is true where nothing had to be made anew.
+	Cached bool
+}
+
+// phase starts the clock of a phase; the returned function stops it.
+func (b *builder) phase(name string) func(cached bool) {
+	start := time.Now()
+	return func(cached bool) {
+		p := Phase{Name: name, Seconds: time.Since(start).Seconds(), Cached: cached}
+		b.set.Phases = append(b.set.Phases, p)
+		how := "built"
+		if cached {
+			how = "cached"
+		}
+		b.progress("artifacts: %-18s %6.1f s  %s", p.Name, p.Seconds, how)
+	}
+}
