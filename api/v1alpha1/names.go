@@ -93,5 +93,6 @@ const (
 	ExitMemoryLock       = 66
 	ExitQEMUDidNotStart  = 67
 	ExitGuestPanicked    = 68
+	ExitQEMUDied         = 69 // QEMU ended by itself while the guest ran
 	ExitLauncherInternal = 70
 )
