@@ -1,0 +1,326 @@
+package v1alpha1
+
+// Devices of the guest.
+type Devices struct {
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	GPUs []GPU `json:"gpus,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	HostDevices []HostDevice `json:"hostDevices,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Interfaces []Interface `json:"interfaces,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Disks []Disk `json:"disks,omitempty"`
+	// Filesystems are volumes that the guest mounts by virtiofs; the tag is the
+	// name.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Filesystems []Filesystem `json:"filesystems,omitempty"`
+	// Alignment is the wish of how near the devices must be, as in the
+	// kubevfio.io/alignment annotation.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^(required|preferred):(switch|root|numa|socket)$`
+	Alignment string `json:"alignment,omitempty"`
+	// PCITopology is how the guest's PCIe tree follows the host's. "RootComplex"
+	// (default): one expander bus per host root complex, one root port per
+	// unit. "Mirror": the host's PCIe switches too; QEMU's switch ports report
+	// 2.5 GT/s x1, see ncclTopology.
+	// +optional
+	// +kubebuilder:validation:Enum=RootComplex;Mirror
+	PCITopology string `json:"pciTopology,omitempty"`
+	// NCCLTopology hands the guest an NCCL topology file (fw_cfg
+	// opt/kubevfio/nccl-topology.xml) with the host's link speeds and distances.
+	// +optional
+	NCCLTopology bool `json:"ncclTopology,omitempty"`
+	// IOMMU is a virtual IOMMU: device assignment inside the guest, more than
+	// 255 vCPUs. Costs locked memory per device.
+	// +optional
+	IOMMU *IOMMU `json:"iommu,omitempty"`
+	// AutoattachGraphicsDevice gives the guest a VGA screen, reachable by VNC.
+	// Absent or false: no screen.
+	// +optional
+	AutoattachGraphicsDevice *bool `json:"autoattachGraphicsDevice,omitempty"`
+	// AutoattachSerialConsole is on unless false.
+	// +optional
+	AutoattachSerialConsole *bool `json:"autoattachSerialConsole,omitempty"`
+	// AutoattachPodInterface: a guest without interfaces gets one passt
+	// interface named "default" on the pod network, unless this is false.
+	// +optional
+	AutoattachPodInterface *bool `json:"autoattachPodInterface,omitempty"`
+	// AutoattachMemBalloon must be false or absent: there is no balloon.
+	// +optional
+	AutoattachMemBalloon *bool `json:"autoattachMemBalloon,omitempty"`
+	// NetworkInterfaceMultiqueue gives virtio interfaces a queue per vCPU; passt
+	// has one queue, so that it is refused there.
+	// +optional
+	NetworkInterfaceMultiqueue *bool `json:"networkInterfaceMultiqueue,omitempty"`
+	// BlockMultiQueue gives virtio disks a queue per vCPU.
+	// +optional
+	BlockMultiQueue *bool `json:"blockMultiQueue,omitempty"`
+	// GuestAgent opens the channel of qemu-guest-agent. Off unless set: its
+	// answers are hostile input.
+	// +optional
+	GuestAgent *GuestAgent `json:"guestAgent,omitempty"`
+	// +optional
+	Rng *Rng `json:"rng,omitempty"`
+	// +optional
+	Watchdog *Watchdog `json:"watchdog,omitempty"`
+	// +optional
+	TPM *TPMDevice `json:"tpm,omitempty"`
+	// +optional
+	// +listType=atomic
+	PanicDevices []PanicDevice `json:"panicDevices,omitempty"`
+}
+
+// HostDeviceOptions are settings of one passed-through PCI unit.
+type HostDeviceOptions struct {
+	// Tag is an address that the guest can find the device by (cloud-init
+	// metadata).
+	// +optional
+	Tag string `json:"tag,omitempty"`
+	// BootOrder puts the device into the firmware's boot list; 1 is first.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	BootOrder *uint `json:"bootOrder,omitempty"`
+	// ROM is the option ROM of the leader function.
+	// +optional
+	ROM *ROM `json:"rom,omitempty"`
+	// NoMmap makes QEMU trap accesses to the BARs instead of mapping them:
+	// faster boot with very large BARs, no peer-to-peer.
+	// +optional
+	NoMmap bool `json:"noMmap,omitempty"`
+	// IOMMUFD gives the device to QEMU by iommufd instead of the VFIO group.
+	// The host's kernel and libvirt 12.1 must have it.
+	// +optional
+	IOMMUFD bool `json:"iommufd,omitempty"`
+	// QEMUOptions are further properties of QEMU's vfio-pci device, by name:
+	// only those starting with "x-" and "enable-migration" are accepted.
+	// +optional
+	QEMUOptions map[string]string `json:"qemuOptions,omitempty"`
+}
+
+// ROM is an option ROM.
+type ROM struct {
+	// Bar false hides the device's own ROM from the guest.
+	// +optional
+	Bar *bool `json:"bar,omitempty"`
+	// File is a ROM image in the container that replaces the device's own. Not
+	// together with bar false.
+	// +optional
+	File string `json:"file,omitempty"`
+}
+
+// GPU is a passed-through graphics or compute device.
+type GPU struct {
+	Name string `json:"name"`
+	// DeviceName is the resource.
+	DeviceName string `json:"deviceName"`
+	// +optional
+	VirtualGPUOptions *VGPUOptions `json:"virtualGPUOptions,omitempty"`
+	HostDeviceOptions `json:",inline"`
+}
+
+// VGPUOptions are settings of a virtual GPU (a mediated device or a virtual
+// function on the vendor's VFIO driver).
+type VGPUOptions struct {
+	// +optional
+	Display *VGPUDisplayOptions `json:"display,omitempty"`
+}
+
+// VGPUDisplayOptions is whether the vGPU is the guest's screen.
+type VGPUDisplayOptions struct {
+	// Enabled, false when absent: a screen needs a graphics server in QEMU.
+	// +optional
+	Enabled *bool `json:"enabled,omitempty"`
+	// RamFB shows the boot screen before the driver loads.
+	// +optional
+	RamFB *FeatureState `json:"ramFB,omitempty"`
+}
+
+// HostDevice is any other passed-through device.
+type HostDevice struct {
+	Name string `json:"name"`
+	// DeviceName is the resource.
+	DeviceName string `json:"deviceName"`
+	// Use "Device" (default) passes the function through; "Disk" gives an NVMe
+	// controller's namespace 1 to QEMU's own NVMe driver and the guest a virtio
+	// disk.
+	// +optional
+	// +kubebuilder:validation:Enum=Device;Disk
+	Use               string `json:"use,omitempty"`
+	HostDeviceOptions `json:",inline"`
+}
+
+// Interface is a network card of the guest. Exactly one binding is set.
+type Interface struct {
+	Name string `json:"name"`
+	// SRIOV passes a virtual function through.
+	// +optional
+	SRIOV *InterfaceSRIOV `json:"sriov,omitempty"`
+	// Passt connects the guest to the pod network in user space.
+	// +optional
+	Passt *InterfacePasst `json:"passt,omitempty"`
+	// PasstBinding is KubeVirt's name of passt.
+	// +optional
+	PasstBinding *InterfacePasst `json:"passtBinding,omitempty"`
+	// Binding by plugin name; only "passt" is known.
+	// +optional
+	Binding *PluginBinding `json:"binding,omitempty"`
+	// Masquerade is refused by name: use passt.
+	// +optional
+	Masquerade *InterfaceUnsupported `json:"masquerade,omitempty"`
+	// Bridge is refused by name: use passt.
+	// +optional
+	Bridge *InterfaceUnsupported `json:"bridge,omitempty"`
+	// Tap is refused by name: use passt.
+	// +optional
+	Tap *InterfaceUnsupported `json:"tap,omitempty"`
+	// Model is "virtio" (default), "e1000e" or "rtl8139"; not for sriov.
+	// +optional
+	// +kubebuilder:validation:Enum=virtio;e1000e;rtl8139
+	Model string `json:"model,omitempty"`
+	// MacAddress of the guest's card.
+	// +optional
+	MacAddress string `json:"macAddress,omitempty"`
+	// Ports of the pod that lead to the guest's same port; none when empty.
+	// +optional
+	// +listType=atomic
+	Ports []Port `json:"ports,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	BootOrder *uint `json:"bootOrder,omitempty"`
+	// +optional
+	Tag string `json:"tag,omitempty"`
+	// ACPIIndex gives the guest's card a stable name (eno<index>).
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=16383
+	ACPIIndex int `json:"acpiIndex,omitempty"`
+}
+
+// Port is a port of the pod network that reaches the guest.
+type Port struct {
+	// +optional
+	Name string `json:"name,omitempty"`
+	// Protocol is TCP (default) or UDP.
+	// +optional
+	// +kubebuilder:validation:Enum=TCP;UDP
+	Protocol string `json:"protocol,omitempty"`
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+}
+
+// InterfaceSRIOV is a virtual function.
+type InterfaceSRIOV struct {
+	// DeviceName is the resource that the virtual function comes from. KubeVirt
+	// finds it by the Multus network; here it can be named directly.
+	// +optional
+	DeviceName string `json:"deviceName,omitempty"`
+	// VLAN that the physical function tags the guest's frames with; 0 means
+	// untagged and is set explicitly.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4094
+	VLAN *int32 `json:"vlan,omitempty"`
+	// VLANQoS is the 802.1p priority.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=7
+	VLANQoS *int32 `json:"vlanQoS,omitempty"`
+	// +optional
+	Trust *bool `json:"trust,omitempty"`
+	// +optional
+	SpoofCheck *bool `json:"spoofCheck,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Enum=auto;enable;disable
+	LinkState string `json:"linkState,omitempty"`
+}
+
+// InterfacePasst has no settings yet.
+type InterfacePasst struct{}
+
+// InterfaceUnsupported is a binding that is known and refused.
+type InterfaceUnsupported struct{}
+
+// PluginBinding names a network binding.
+type PluginBinding struct {
+	Name string `json:"name"`
+}
+
+// Network is what an interface of the same name connects to.
+type Network struct {
+	Name string `json:"name"`
+	// +optional
+	Pod *PodNetwork `json:"pod,omitempty"`
+	// +optional
+	Multus *MultusNetwork `json:"multus,omitempty"`
+}
+
+// PodNetwork is the pod's own network.
+type PodNetwork struct{}
+
+// MultusNetwork is a network of a NetworkAttachmentDefinition.
+type MultusNetwork struct {
+	// NetworkName is [namespace/]name of the definition.
+	NetworkName string `json:"networkName"`
+	// +optional
+	Default bool `json:"default,omitempty"`
+}
+
+// IOMMU is a virtual IOMMU.
+type IOMMU struct {
+	// Model is "intel" (default) or "virtio".
+	// +optional
+	// +kubebuilder:validation:Enum=intel;virtio
+	Model string `json:"model,omitempty"`
+}
+
+// GuestAgent is the channel of qemu-guest-agent.
+type GuestAgent struct{}
+
+// Rng is a virtio random number generator fed from the host.
+type Rng struct{}
+
+// Watchdog resets or stops a hung guest. Exactly one model is set.
+type Watchdog struct {
+	Name string `json:"name"`
+	// +optional
+	I6300ESB *WatchdogAction `json:"i6300esb,omitempty"`
+	// ITCO is the chipset's own watchdog.
+	// +optional
+	ITCO *WatchdogAction `json:"itco,omitempty"`
+}
+
+// WatchdogAction is what happens when the watchdog fires.
+type WatchdogAction struct {
+	// Action, "reset" when empty.
+	// +optional
+	// +kubebuilder:validation:Enum=poweroff;reset;shutdown
+	Action string `json:"action,omitempty"`
+}
+
+// TPMDevice is a TPM 2.0 by swtpm.
+type TPMDevice struct {
+	// +optional
+	Enabled *bool `json:"enabled,omitempty"`
+	// Persistent keeps the state on the volume named "persistent-state".
+	// +optional
+	Persistent *bool `json:"persistent,omitempty"`
+}
+
+// PanicDevice tells the launcher that the guest's kernel panicked.
+type PanicDevice struct {
+	// Model is "pvpanic" (default), "isa" or "hyperv".
+	// +optional
+	// +kubebuilder:validation:Enum=pvpanic;isa;hyperv
+	Model string `json:"model,omitempty"`
+}
