@@ -71,7 +71,19 @@ func isHex(s string) bool {
 
 // String is the address as Linux writes it.
 func (a Address) String() string {
-	return fmt.Sprintf("%04x:%02x:%02x.%x", a.Domain, a.Bus, a.Device, a.Function)
+	var b [16]byte
+	return string(a.append(b[:0]))
+}
+
+// append writes by hand: hosts with thousands of functions format many.
+func (a Address) append(b []byte) []byte {
+	const hex = "0123456789abcdef"
+	for shift := 28; shift >= 0; shift -= 4 {
+		if shift < 16 || a.Domain>>shift != 0 {
+			b = append(b, hex[a.Domain>>shift&0xf])
+		}
+	}
+	return append(b, ':', hex[a.Bus>>4], hex[a.Bus&0xf], ':', hex[a.Device>>4], hex[a.Device&0xf], '.', hex[a.Function&0xf])
 }
 
 // Compare orders by domain, bus, device and function; it returns -1, 0 or +1.
