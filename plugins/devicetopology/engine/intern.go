@@ -1,0 +1,43 @@
+package engine
+
+import "sync"
+
+// Interner keeps one pointer per distinct shape, so that thousands of equal
+// nodes share their structure and memo entries. The zero value is ready; it is
+// safe for concurrent use. Shapes are kept for the life of the interner: there
+// are as many as there are server models, not nodes.
+type Interner struct {
+	mu     sync.Mutex
+	shapes map[string]*Shape
+}
+
+func (in *Interner) intern(s *Shape) *Shape {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if old, ok := in.shapes[s.key]; ok {
+		return old
+	}
+	if in.shapes == nil {
+		in.shapes = map[string]*Shape{}
+	}
+	in.shapes[s.key] = s
+	return s
+}
+
+// Len is the number of distinct shapes.
+func (in *Interner) Len() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.shapes)
+}
+
+// Shapes are the distinct shapes, in no order.
+func (in *Interner) Shapes() []*Shape {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	out := make([]*Shape, 0, len(in.shapes))
+	for _, s := range in.shapes {
+		out = append(out, s)
+	}
+	return out
+}

@@ -1,0 +1,92 @@
+package engine
+
+// State is what of a node is free. Build it with [NewState] and the Use
+// methods; from then on it is read only and safe for concurrent use.
+type State struct {
+	Node *Node
+	// taken has a bit per unit that is used or not ready.
+	taken bitset
+	// free counts the free units per cell.
+	free []uint16
+	// unknown[r] units of resource r are held by pods that do not say which.
+	unknown []uint16
+	// used[r] counts units of resource r that pods hold, known or not.
+	used []uint16
+}
+
+// NewState is the state of a node without pods.
+func NewState(n *Node) *State {
+	s := &State{
+		Node:    n,
+		taken:   newBitset(len(n.IDs)),
+		free:    make([]uint16, len(n.Shape.cells)),
+		unknown: make([]uint16, len(n.Shape.resources)),
+		used:    make([]uint16, len(n.Shape.resources)),
+	}
+	for i := range n.IDs {
+		if n.ready.has(i) {
+			s.free[n.Shape.unitCell[i]]++
+		} else {
+			s.taken.set(i)
+		}
+	}
+	return s
+}
+
+// Use marks a unit as held by a pod. It reports whether nobody held it before:
+// false tells of two pods that claim the same unit.
+func (s *State) Use(unit int) bool {
+	res := s.Node.Shape.ResourceOf(unit)
+	if s.taken.has(unit) {
+		// A unit that is not ready may well be held by a pod.
+		if !s.Node.ready.has(unit) {
+			s.used[res]++
+			return true
+		}
+		return false
+	}
+	s.taken.set(unit)
+	s.free[s.Node.Shape.unitCell[unit]]--
+	s.used[res]++
+	return true
+}
+
+// UseUnknown marks n units of a resource as held by a pod that does not say
+// which. Search then takes the worst case for every request: all of them may
+// sit in the very domain that it looks at.
+func (s *State) UseUnknown(res, n int) {
+	s.unknown[res] += uint16(n)
+	s.used[res] += uint16(n)
+}
+
+// Clone is a copy that can be changed.
+func (s *State) Clone() *State {
+	c := &State{
+		Node:    s.Node,
+		taken:   append(bitset(nil), s.taken...),
+		free:    append([]uint16(nil), s.free...),
+		unknown: append([]uint16(nil), s.unknown...),
+		used:    append([]uint16(nil), s.used...),
+	}
+	return c
+}
+
+// Free is the number of units of a resource that can be handed out for sure.
+func (s *State) Free(res int) int {
+	return s.freeIn(&s.Node.Shape.whole, res)
+}
+
+// Used is the number of units of a resource that pods hold.
+func (s *State) Used(res int) int { return int(s.used[res]) }
+
+// freeIn counts free units of a resource in a domain, never below 0.
+func (s *State) freeIn(d *domain, res int) int {
+	n := 0
+	for _, c := range d.cells[res] {
+		n += int(s.free[c])
+	}
+	return max(0, n-int(s.unknown[res]))
+}
+
+// Taken reports whether a unit is used or not ready.
+func (s *State) Taken(unit int) bool { return s.taken.has(unit) }

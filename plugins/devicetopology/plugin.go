@@ -1,0 +1,170 @@
+package devicetopology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+
+	"github.com/kubevfio/kubevfio/api/v1alpha1"
+)
+
+// Name is the plugin's name in profiles.
+const Name = v1alpha1.PluginName
+
+// Factory makes the plugin for each profile of one scheduler. All profiles
+// share one view of inventories and reservations, so pods of several profiles
+// never get one device. Use one Factory per scheduler process.
+type Factory struct {
+	mu     sync.Mutex
+	shared *shared
+}
+
+// NewFactory returns a factory for one scheduler process.
+func NewFactory() *Factory { return &Factory{} }
+
+// shared is what the profiles have in common.
+type shared struct {
+	args    *Args
+	inv     *inventories
+	ledger  *ledger
+	sources []*source
+	waiting *waiting
+}
+
+// plugin is DeviceTopology for one profile.
+type plugin struct {
+	*shared
+	handle fwk.Handle
+}
+
+var (
+	_ fwk.PreFilterPlugin   = &plugin{}
+	_ fwk.FilterPlugin      = &plugin{}
+	_ fwk.PreScorePlugin    = &plugin{}
+	_ fwk.ScorePlugin       = &plugin{}
+	_ fwk.ReservePlugin     = &plugin{}
+	_ fwk.BindPlugin        = &plugin{}
+	_ fwk.EnqueueExtensions = &plugin{}
+	_ fwk.SignPlugin        = &plugin{}
+)
+
+// New builds the plugin for one profile; it has the signature of the
+// scheduler's plugin factories. The first call starts the watches, which end
+// with ctx. The arguments of the first profile hold for all.
+func (f *Factory) New(ctx context.Context, obj runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
+	args, err := decodeArgs(obj)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shared == nil {
+		s := newShared(args)
+		if err := s.start(ctx, handle); err != nil {
+			return nil, err
+		}
+		f.shared = s
+	}
+	return &plugin{shared: f.shared, handle: handle}, nil
+}
+
+func newShared(args *Args) *shared {
+	return &shared{args: args, inv: newInventories(), ledger: newLedger(), waiting: newWaiting()}
+}
+
+// start begins to watch our resources and the pods' ends.
+func (s *shared) start(ctx context.Context, handle fwk.Handle) error {
+	logger := klog.FromContext(ctx)
+	if _, err := handle.SharedInformerFactory().Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		DeleteFunc: func(obj any) {
+			if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = d.Obj
+			}
+			if pod, ok := obj.(*corev1.Pod); ok {
+				s.forget(pod.UID)
+			}
+		},
+	}); err != nil {
+		return fmt.Errorf("watch pods: %w", err)
+	}
+	config := handle.KubeConfig()
+	if config == nil {
+		return errors.New("DeviceTopology needs the scheduler's connection settings, and got none")
+	}
+	client, err := newClient(config)
+	if err != nil {
+		return err
+	}
+	wake := &notifier{interval: s.args.RetryInterval.Duration, fn: func() {
+		s.waiting.activate(logger, handle)
+	}}
+	s.sources = []*source{
+		{
+			resource: "nodeinventories", example: &v1alpha1.NodeInventory{}, notify: wake.notify,
+			set:      func(o any) { s.inv.set(o.(*v1alpha1.NodeInventory)) },
+			remove:   s.inv.remove,
+			keepOnly: s.inv.keepOnly,
+		},
+		{
+			resource: "devicepools", example: &v1alpha1.DevicePool{}, notify: wake.notify,
+			set:      func(o any) { s.inv.setPool(o.(*v1alpha1.DevicePool)) },
+			remove:   s.inv.removePool,
+			keepOnly: s.inv.keepOnlyPools,
+		},
+	}
+	for _, src := range s.sources {
+		go src.run(ctx, client, s.args.RetryInterval.Duration)
+	}
+	return nil
+}
+
+// forget drops what is kept for a pod that is gone.
+func (s *shared) forget(uid types.UID) {
+	s.ledger.drop(uid)
+	s.waiting.remove(uid)
+}
+
+// Name implements [fwk.Plugin].
+func (pl *plugin) Name() string { return Name }
+
+// waiting are the pods that the plugin rejected or may reject, so that news
+// from our own watches can wake them.
+type waiting struct {
+	mu   sync.Mutex
+	pods map[types.UID]*corev1.Pod
+}
+
+func newWaiting() *waiting { return &waiting{pods: map[types.UID]*corev1.Pod{}} }
+
+func (w *waiting) add(pod *corev1.Pod) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pods[pod.UID] = pod
+}
+
+func (w *waiting) remove(uid types.UID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.pods, uid)
+}
+
+// activate puts the waiting pods back into the scheduling queue.
+func (w *waiting) activate(logger klog.Logger, a fwk.PodActivator) {
+	w.mu.Lock()
+	pods := make(map[string]*corev1.Pod, len(w.pods))
+	for _, p := range w.pods {
+		pods[p.Namespace+"/"+p.Name] = p
+	}
+	w.mu.Unlock()
+	if len(pods) > 0 {
+		a.Activate(logger, pods)
+	}
+}

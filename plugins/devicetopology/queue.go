@@ -1,0 +1,51 @@
+package devicetopology
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+
+	"github.com/kubevfio/kubevfio/api/v1alpha1"
+)
+
+// EventsToRegister names the events after which a pod that the plugin rejected
+// may fit. Inventories are not among them: they come through the plugin's own
+// watches, because an informer for a resource that is not installed would keep
+// the scheduler from starting; see the package comment.
+func (pl *plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
+	return []fwk.ClusterEventWithHint{
+		{Event: fwk.ClusterEvent{Resource: fwk.Pod, ActionType: fwk.Delete}, QueueingHintFn: pl.podGone},
+		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add | fwk.UpdateNodeTaint | fwk.UpdateNodeLabel}},
+	}, nil
+}
+
+// podGone wakes a pod when another one that held devices is gone.
+func (pl *plugin) podGone(_ klog.Logger, _ *corev1.Pod, oldObj, _ any) (fwk.QueueingHint, error) {
+	gone, ok := oldObj.(*corev1.Pod)
+	if !ok || asksExtended(gone) {
+		return fwk.Queue, nil
+	}
+	return fwk.QueueSkip, nil
+}
+
+// SignPod adds to the pod's signature what the plugin looks at beside the
+// requests, which other plugins sign: which container asks for what, and the wish.
+func (pl *plugin) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFragment, *fwk.Status) {
+	if !asksExtended(pod) {
+		return nil, nil
+	}
+	type request struct {
+		Container string
+		Requests  corev1.ResourceList
+	}
+	var rs []request
+	eachDeviceContainer(pod, func(c *corev1.Container) {
+		rs = append(rs, request{c.Name, c.Resources.Requests})
+	})
+	return []fwk.SignFragment{
+		{Key: Name + ".Requests", Value: rs},
+		{Key: Name + ".Alignment", Value: pod.Annotations[v1alpha1.AlignmentAnnotation]},
+	}, nil
+}
