@@ -1,6 +1,8 @@
 package scenario
 
 import (
+	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -145,4 +147,27 @@ func VFMACs(ipLink string) map[int]string {
 		}
 	}
 	return macs
+}
+
+// HostVFMAC returns the MAC address that the physical function's driver on the
+// node holds for the virtual function at a PCI address.
+func HostVFMAC(ctx context.Context, nodes NodeExecer, node, address string) (string, error) {
+	// physfn/virtfnN -> the VF; physfn/net/<name> is the PF's interface.
+	script := `d=/sys/bus/pci/devices/` + address + `/physfn
+for v in $d/virtfn*; do [ "$(basename "$(readlink "$v")")" = ` + address + ` ] && echo "index ${v##*virtfn}"; done
+ip link show "$(ls $d/net | head -1)"`
+	out, err := nodes.NodeOutput(ctx, node, "sh", "-c", script)
+	if err != nil {
+		return "", fmt.Errorf("VF %s on %s: %w", address, node, err)
+	}
+	first, _, _ := strings.Cut(out, "\n")
+	index, err := strconv.Atoi(strings.TrimPrefix(first, "index "))
+	if err != nil {
+		return "", fmt.Errorf("VF %s on %s: no virtual function index in %q", address, node, out)
+	}
+	mac, ok := VFMACs(out)[index]
+	if !ok {
+		return "", fmt.Errorf("VF %s on %s: no MAC of VF %d in %q", address, node, index, out)
+	}
+	return mac, nil
 }
