@@ -7,13 +7,15 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 // Tree is a tree in memory, made file by file: what archives are read into and
-// what tests build hosts from. It implements [FS]. It may be read from several
-// goroutines once nothing is added any more.
+// what tests build hosts from. It implements [FS] and is safe for use by several
+// goroutines.
 type Tree struct {
+	mu   sync.RWMutex
 	root *node
 }
 
@@ -40,11 +42,17 @@ func (t *Tree) File(name, content string) { t.put(name, &node{data: []byte(conte
 func (t *Tree) Link(name, target string) { t.put(name, &node{target: target}) }
 
 // MkdirAll puts a directory into the tree with its parents.
-func (t *Tree) MkdirAll(name string) { t.dir(name) }
+func (t *Tree) MkdirAll(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dir(name)
+}
 
 // Remove takes a file, a link or a whole directory away; nothing happens when
 // it is not there.
 func (t *Tree) Remove(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if p := t.find(path.Dir(name)); p != nil && p.children != nil {
 		delete(p.children, path.Base(name))
 	}
@@ -54,6 +62,8 @@ func (t *Tree) Remove(name string) {
 func (t *Tree) Deny(name string, err error) { t.put(name, &node{denied: err}) }
 
 func (t *Tree) put(name string, n *node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	n.name = path.Base(name)
 	t.dir(path.Dir(name)).children[n.name] = n
 }
@@ -89,7 +99,7 @@ func (t *Tree) find(name string) *node {
 	return at
 }
 
-// lookup walks and follows links on the way, the last one only if follow.
+// lookup walks (the caller holds the lock) and follows links on the way, the last one only if follow.
 func (t *Tree) lookup(op, name string, follow bool) (*node, error) {
 	fail := func(err error) (*node, error) { return nil, &fs.PathError{Op: op, Path: name, Err: err} }
 	if !fs.ValidPath(name) {
@@ -130,6 +140,8 @@ func (t *Tree) lookup(op, name string, follow bool) (*node, error) {
 
 // Open implements [fs.FS].
 func (t *Tree) Open(name string) (fs.File, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	n, err := t.lookup("open", name, true)
 	if err != nil {
 		return nil, err
@@ -143,6 +155,8 @@ func (t *Tree) Open(name string) (fs.File, error) {
 
 // ReadDir implements [FS].
 func (t *Tree) ReadDir(name string) ([]fs.DirEntry, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	n, err := t.lookup("readdir", name, true)
 	if err != nil {
 		return nil, err
@@ -155,6 +169,8 @@ func (t *Tree) ReadDir(name string) ([]fs.DirEntry, error) {
 
 // ReadLink implements [FS].
 func (t *Tree) ReadLink(name string) (string, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	n, err := t.lookup("readlink", name, false)
 	if err != nil {
 		return "", err
@@ -167,6 +183,8 @@ func (t *Tree) ReadLink(name string) (string, error) {
 
 // Lstat implements [fs.ReadLinkFS].
 func (t *Tree) Lstat(name string) (fs.FileInfo, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	n, err := t.lookup("lstat", name, false)
 	if err != nil {
 		return nil, err
