@@ -1,7 +1,5 @@
 package artifacts
 
-import "time"
-
 // Options say what to build from and where to keep it.
 type Options struct {
 	// Checkout is the root of the repository whose sources are built.
@@ -48,24 +46,10 @@ func (s *Set) Release() {
 	s.leases = nil
 }
 
-// Phase is one step of a build.
+// Phase is one step of a build; some run at the same time.
 type Phase struct {
 	Name    string
-	Seconds float64
+	Seconds float64 // of wall time
 	// Cached is true where nothing had to be made anew.
 	Cached bool
-}
-
-// phase starts the clock of a phase; the returned function stops it.
-func (b *builder) phase(name string) func(cached bool) {
-	start := time.Now()
-	return func(cached bool) {
-		p := Phase{Name: name, Seconds: time.Since(start).Seconds(), Cached: cached}
-		b.set.Phases = append(b.set.Phases, p)
-		how := "built"
-		if cached {
-			how = "cached"
-		}
-		b.progress("artifacts: %-18s %6.1f s  %s", p.Name, p.Seconds, how)
-	}
 }
