@@ -1,5 +1,7 @@
 package topology
 
+import "strings"
+
 // PCI class codes that decide what a function is to an isolation unit; names
 // follow the PCI code and ID assignment specification.
 const (
@@ -68,3 +70,10 @@ func (f *Function) Switches() []Address {
 	}
 	return s
 }
+
+// VFIO reports whether the function is bound to a VFIO driver: vfio-pci or a
+// variant driver, all of which carry "vfio" in their name.
+func (f *Function) VFIO() bool { return IsVFIODriver(f.Driver) }
+
+// IsVFIODriver reports whether a driver's name is that of a VFIO driver.
+func IsVFIODriver(name string) bool { return strings.Contains(name, "vfio") }
