@@ -96,3 +96,15 @@ const (
 	ExitQEMUDied         = 69 // QEMU ended by itself while the guest ran
 	ExitLauncherInternal = 70
 )
+
+// Values of spec.domain.devices.pciTopology.
+const (
+	PCITopologyRootComplex = "RootComplex"
+	PCITopologyMirror      = "Mirror"
+)
+
+// Values of spec.domain.devices.hostDevices[].use.
+const (
+	UseDevice = "Device"
+	UseDisk   = "Disk"
+)

@@ -1,0 +1,102 @@
+package vmspec
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubevfio/kubevfio/api/v1alpha1"
+)
+
+// MaxBytes bounds the text of a spec: an annotation's size limit.
+const MaxBytes = 256 << 10
+
+// Decode reads a VirtualMachineInstance spec from YAML or JSON, strictly:
+// unknown fields, fields given twice and text after the first document are
+// errors of class [ErrInvalid] that name the field. It does not check the rules
+// between fields, see [Validate].
+func Decode(text []byte) (*v1alpha1.VirtualMachineInstanceSpec, error) {
+	var spec v1alpha1.VirtualMachineInstanceSpec
+	if err := strict(text, &spec); err != nil {
+		return nil, err
+	}
+	return &spec, nil
+}
+
+// Object is a decoded VM of any of the forms that people keep in files.
+type Object struct {
+	// Kind is VirtualMachine, VirtualMachineInstance, or empty for a bare spec.
+	Kind string
+	// Name and Namespace of the object, empty for a bare spec.
+	Name, Namespace string
+	// UID of the object where the file has it.
+	UID  string
+	Spec *v1alpha1.VirtualMachineInstanceSpec
+}
+
+// DecodeObject reads a VirtualMachineInstance, a VirtualMachine (its template)
+// or a bare spec, strictly as [Decode].
+func DecodeObject(text []byte) (*Object, error) {
+	if len(text) > MaxBytes {
+		return nil, tooLong(text)
+	}
+	var head struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+	}
+	if err := yaml.Unmarshal(text, &head); err != nil {
+		return nil, yamlError(err)
+	}
+	want := v1alpha1.Group + "/" + v1alpha1.Version
+	if head.Kind != "" && head.APIVersion != want {
+		return nil, Errorf("apiVersion", "is %q, want %q", head.APIVersion, want)
+	}
+	switch head.Kind {
+	case "":
+		spec, err := Decode(text)
+		if err != nil {
+			return nil, err
+		}
+		return &Object{Spec: spec}, nil
+	case "VirtualMachineInstance":
+		var o v1alpha1.VirtualMachineInstance
+		if err := strict(text, &o); err != nil {
+			return nil, err
+		}
+		return &Object{Kind: head.Kind, Name: o.Name, Namespace: o.Namespace, UID: string(o.UID), Spec: &o.Spec}, nil
+	case "VirtualMachine":
+		var o v1alpha1.VirtualMachine
+		if err := strict(text, &o); err != nil {
+			return nil, err
+		}
+		return &Object{Kind: head.Kind, Name: o.Name, Namespace: o.Namespace, UID: string(o.UID), Spec: &o.Spec.Template.Spec}, nil
+	}
+	return nil, Errorf("kind", "is %q, want VirtualMachine, VirtualMachineInstance or a bare spec", head.Kind)
+}
+
+func strict(text []byte, into any) error {
+	if len(text) > MaxBytes {
+		return tooLong(text)
+	}
+	if len(strings.TrimSpace(string(text))) == 0 {
+		return Errorf("spec", "is empty")
+	}
+	if err := yaml.UnmarshalStrict(text, into); err != nil {
+		return yamlError(err)
+	}
+	return nil
+}
+
+func tooLong(text []byte) error {
+	return Errorf("spec", "has %d bytes, at most %d are read", len(text), MaxBytes)
+}
+
+// yamlError keeps the cause's words, which name the unknown field.
+func yamlError(err error) error {
+	msg := strings.ReplaceAll(err.Error(), "error converting YAML to JSON: ", "")
+	msg = strings.ReplaceAll(msg, "error unmarshaling JSON: while decoding JSON: ", "")
+	msg = strings.ReplaceAll(msg, "json: ", "")
+	return fmt.Errorf("%w: %w", ErrInvalid, errors.New(msg))
+}
