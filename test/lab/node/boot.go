@@ -147,7 +147,7 @@ func (n *node) configure() error {
 	if err := n.identity(); err != nil {
 		return err
 	}
-	if err := mountDisk(nodeapi.DiskImages, "/var/lib/containerd", 0, "data=writeback,nobarrier"); err != nil {
+	if err := mountDisk(nodeapi.DiskImages, "/var/lib/containerd", 0, ""); err != nil {
 		return err
 	}
 	for _, m := range n.cfg.Modules {

@@ -36,7 +36,7 @@ func initramfs() error {
 	if err := loadModules("/modules"); err != nil {
 		return err
 	}
-	if err := mountDisk(nodeapi.DiskRoot, newRoot, 0, "data=writeback,nobarrier"); err != nil {
+	if err := mountDisk(nodeapi.DiskRoot, newRoot, 0, ""); err != nil {
 		return err
 	}
 	if err := mountDisk(nodeapi.DiskBin, newRoot+nodeapi.BinDir, unix.MS_RDONLY, ""); err != nil {

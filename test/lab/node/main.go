@@ -36,7 +36,7 @@ func main() {
 	}
 }
 
-// logf writes a line to the kernel log, and so to the serial console.
+// logf writes a line to the kernel log as a warning, so that it reaches the serial console, too.
 func logf(format string, args ...any) {
 	f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
 	if err != nil {
@@ -44,5 +44,5 @@ func logf(format string, args ...any) {
 		return
 	}
 	defer f.Close()
-	fmt.Fprintf(f, "<6>lab-node: "+format+"\n", args...)
+	fmt.Fprintf(f, "<4>lab-node: "+format+"\n", args...)
 }

@@ -1,0 +1,208 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/kubevfio/kubevfio/test/lab/supervise"
+)
+
+// start runs a process of the control plane with its log in the log folder.
+func (d *daemon) start(name, binary string, args []string) error {
+	path, ok := d.set.Bin[binary]
+	if !ok {
+		return fmt.Errorf("%w: no binary %q among the artifacts", ErrConfig, binary)
+	}
+	log, err := d.openLog(name)
+	if err != nil {
+		return err
+	}
+	return d.procs.Start(supervise.Spec{Name: name, Argv: append([]string{path}, args...), Dir: "/", Output: log, RestartDelay: time.Second})
+}
+
+func (d *daemon) openLog(name string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(d.dir.logs(), name+".log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+}
+
+func (d *daemon) startControlPlane(ctx context.Context) error {
+	cp := &controlPlane{cfg: d.cfg, dir: string(d.dir), pki: d.pki}
+	if err := cp.write(d.dir.logs()); err != nil {
+		return err
+	}
+	if err := d.start(Etcd, "etcd", cp.etcdArgs()); err != nil {
+		return err
+	}
+	if err := d.start(APIServer, "kube-apiserver", cp.apiServerArgs(d.dir.logs())); err != nil {
+		return err
+	}
+	err := poll(ctx, 200*time.Millisecond, func(ctx context.Context) error {
+		for _, p := range d.procs.List() {
+			if (p.Name == Etcd || p.Name == APIServer) && p.Starts > 3 {
+				d.fatal <- fmt.Errorf("%s ends again and again: %s\n%s", p.Name, p.LastExit, tail(filepath.Join(d.dir.logs(), p.Name+".log"), 5))
+			}
+		}
+		return d.api.do(ctx, "GET", "/readyz", "", nil, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("API server: %w", err)
+	}
+	if err := d.start(ControllerManager, "kube-controller-manager", cp.controllerManagerArgs()); err != nil {
+		return err
+	}
+	if err := d.start(Scheduler, schedulerBinary(d.set.Bin), cp.schedulerArgs()); err != nil {
+		return err
+	}
+	// The API server's client certificate towards kubelets: logs, exec, attach, port-forward.
+	if err := d.api.create(ctx, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", map[string]any{
+		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+		"metadata": map[string]any{"name": "lab:kube-apiserver-kubelet-client"},
+		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:kubelet-api-admin"},
+		"subjects": []any{map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": userKubelet}},
+	}); err != nil {
+		return err
+	}
+	// Pods are refused until the controller manager has made their service account.
+	return poll(ctx, 200*time.Millisecond, func(ctx context.Context) error {
+		return d.api.get(ctx, "/api/v1/namespaces/default/serviceaccounts/default", nil)
+	})
+}
+
+// schedulerBinary is our scheduler, or Kubernetes' own while there is none.
+func schedulerBinary(bin map[string]string) string {
+	if _, ok := bin["kubevfio-scheduler"]; !ok {
+		return "kube-scheduler"
+	}
+	return "kubevfio-scheduler"
+}
+
+// qemuName is the name of a node's QEMU among the daemon's processes.
+func qemuName(node string) string { return "qemu-" + node }
+
+func (d *daemon) startNode(m machine) error {
+	log, err := d.openLog(m.node.Name + "-qemu")
+	if err != nil {
+		return err
+	}
+	return d.procs.Start(supervise.Spec{
+		Name: qemuName(m.node.Name), Argv: append([]string{qemuBinary}, m.args()...), Chroot: d.jail, Dir: "/", Output: log,
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp"},
+		OnExit: func(err error) {
+			e := fmt.Errorf("QEMU of %s has ended: %w\n%s", m.node.Name, orDone(err), tail(nodeLog(d.dir.logs(), m.node.Name, "qemu"), 5))
+			select {
+			case d.fatal <- e: // ends Up, while it is under way
+			default:
+			}
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			delete(d.monitors, m.node.Name)
+		},
+	})
+}
+
+func orDone(err error) error {
+	if err == nil {
+		return errors.New("switched off")
+	}
+	return err
+}
+
+// qmp carries out a QMP command on a node's QEMU.
+func (d *daemon) qmp(ctx context.Context, node string, cmd json.RawMessage) (json.RawMessage, error) {
+	c, err := d.monitor(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.command(ctx, cmd)
+	if err != nil && strings.Contains(err.Error(), "closed") {
+		d.mu.Lock()
+		delete(d.monitors, node)
+		d.mu.Unlock()
+	}
+	return out, err
+}
+
+func (d *daemon) monitor(ctx context.Context, node string) (*qmpClient, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.monitors[node]; c != nil {
+		return c, nil
+	}
+	for _, m := range d.nodes {
+		if m.node.Name != node {
+			continue
+		}
+		log, err := d.openLog(node + "-qmp-events")
+		if err != nil {
+			return nil, err
+		}
+		c, err := dialQMP(ctx, m.qmpSocket(), func(line []byte) {
+			if _, err := log.Write(append(line, '\n')); err != nil {
+				d.logf("QMP events of %s: %v", node, err)
+			}
+		})
+		if err != nil {
+			log.Close()
+			return nil, err
+		}
+		d.monitors[node] = c
+		return c, nil
+	}
+	return nil, fmt.Errorf("no node %q", node)
+}
+
+type nodeObject struct {
+	Spec struct {
+		PodCIDR string `json:"podCIDR"`
+	} `json:"spec"`
+	Status struct {
+		Conditions []struct{ Type, Status, Message string } `json:"conditions"`
+	} `json:"status"`
+}
+
+func (d *daemon) waitForNodes(ctx context.Context) error {
+	for _, m := range d.nodes {
+		path := "/api/v1/nodes/" + m.node.Name
+		err := poll(ctx, 500*time.Millisecond, func(ctx context.Context) error {
+			var n nodeObject
+			if err := d.api.get(ctx, path, &n); err != nil {
+				return err
+			}
+			if n.Spec.PodCIDR == "" {
+				// What routes and CNI say already; for people and tools that look here.
+				if err := d.api.patch(ctx, path, map[string]any{"spec": map[string]any{"podCIDR": m.node.PodNet, "podCIDRs": []string{m.node.PodNet}}}); err != nil {
+					return err
+				}
+			}
+			for _, c := range n.Status.Conditions {
+				if c.Type == "Ready" {
+					if c.Status == "True" {
+						return nil
+					}
+					return errors.New(c.Message)
+				}
+			}
+			return errors.New("no Ready condition yet")
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.node.Name, err)
+		}
+		d.logf("%s is ready, %.1f s after the daemon's start", m.node.Name, time.Since(d.started).Seconds())
+	}
+	return nil
+}
+
+// tail returns the last lines of a log for an error message.
+func tail(file string, lines int) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
