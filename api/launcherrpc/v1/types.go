@@ -142,6 +142,7 @@ const (
 	ReasonAssignment       = "AssignmentDiffers" // 65: assignment, environment and /sys differ
 	ReasonDeviceNotViable  = "DeviceNotViable"   // 65
 	ReasonMemoryLock       = "MemoryLock"        // 66
+	ReasonHostCannotHold   = "HostCannotHold"    // 67: too few CPUs, huge pages or address bits here
 	ReasonQEMUDidNotStart  = "QEMUDidNotStart"   // 67
 	ReasonGuestPanicked    = "GuestPanicked"     // 68
 	ReasonQEMUDied         = "QEMUDied"          // 69
