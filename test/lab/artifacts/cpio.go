@@ -19,7 +19,7 @@ type cpioWriter struct {
 }
 
 func newCPIO(w io.Writer) *cpioWriter {
-	return &cpioWriter{w: w, dirs: map[string]bool{".": true, "/": true}}
+	return &cpioWriter{w: w, dirs: map[string]bool{"": true}}
 }
 
 const (
