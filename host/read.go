@@ -48,7 +48,9 @@ type Scanner struct {
 type known struct {
 	base      topology.Host // all but the functions
 	functions []topology.Function
-	worker    *worker
+	// shared says that a Host that was given away has the same functions.
+	shared bool
+	worker *worker
 }
 
 // NewScanner makes a scanner; nothing is read yet.
@@ -79,14 +81,15 @@ func (s *Scanner) Scan(ctx context.Context) (*topology.Host, error) {
 }
 
 // Host is the last reading with all rescans since, nil before the first Scan.
-// The copy that immutability costs is made here, not by each Rescan: uevents
-// come in bursts.
+// A Host that was given away never changes: the first Rescan after this call
+// that finds a change pays for a copy of the list, the others of a burst do
+// not.
 func (s *Scanner) Host() *topology.Host {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.host == nil && s.known != nil {
 		h := s.known.base
-		h.Functions = slices.Clone(s.known.functions)
+		h.Functions = s.known.functions
 		s.host = &h
 	}
 	return s.host

@@ -140,6 +140,9 @@ type Function struct {
 	grp  int // -1 without
 	vfio string
 	vfs  []*Function
+	vf   Fn // what virtual functions are
+	// vfNatural is the driver that takes virtual functions by itself.
+	vfNatural string
 }
 
 // Dir is the function's directory in the tree.
@@ -201,7 +204,10 @@ func (b *Bus) Switch(n int) []*Bus {
 // AddVFs makes the first n virtual functions of f.
 func (f *Function) AddVFs(n int, vf Fn) []*Function {
 	const perBus = 256
-	f.offset, f.stride, f.vfDevice = 4, 1, vf.Device
+	f.offset, f.stride, f.vfDevice, f.vf = 4, 1, vf.Device, vf
+	if !topology.IsVFIODriver(vf.Driver) {
+		f.vfNatural = vf.Driver
+	}
 	rid := int(f.Addr.Bus)*perBus + int(f.Addr.Device)*8 + int(f.Addr.Function)
 	for i := range n {
 		r := rid + f.offset + i*f.stride
