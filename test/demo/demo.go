@@ -83,7 +83,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if d.keep {
-			d.say("\n==> The cluster stays up. Use it and end it with:\n%s", d.lab.Usage())
+			d.say("\n==> The cluster stays up:")
+			d.say("    export KUBECONFIG=%s; alias kubectl=%s", d.lab.Kubeconfig(), d.lab.Kubectl())
+			d.say("    kubectl -n vms get pods -o wide; kubectl -n vms logs -f vm-a; kubectl get nodeinventories -o yaml")
+			d.say("    go run ./test/lab exec node-1 -- lspci     a command on the node")
+			d.say("    make lab-down                              ends it")
 			return
 		}
 		// The run may have been interrupted: the end of the lab must not be.
@@ -93,7 +97,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	for _, p := range d.lab.Phases() {
 		d.result.Phases["lab/"+p.Name] = float64(int(p.Seconds*10)) / 10
 	}
-	if d.env, err = scenario.New(d.lab.Kubectl(), d.lab.Kubeconfig(), d.lab.Checkout()); err != nil {
+	if d.env, err = scenario.New(d.lab.Kubectl(), d.lab.Kubeconfig(), d.lab.Config().Checkout); err != nil {
 		return err
 	}
 	if err := d.job(ctx); err != nil {

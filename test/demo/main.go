@@ -16,9 +16,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+
+	"github.com/kubevfio/kubevfio/test/lab/cluster"
 )
 
 func main() {
+	cluster.Init()
 	keep := flag.Bool("keep", false, "leave the cluster up and print how to use it")
 	out := flag.String("o", "out/demo.json", "write the result here as well")
 	nodes := flag.Int("nodes", 1, "number of nodes")

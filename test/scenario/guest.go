@@ -156,7 +156,7 @@ func HostVFMAC(ctx context.Context, nodes NodeExecer, node, address string) (str
 	script := `d=/sys/bus/pci/devices/` + address + `/physfn
 for v in $d/virtfn*; do [ "$(basename "$(readlink "$v")")" = ` + address + ` ] && echo "index ${v##*virtfn}"; done
 ip link show "$(ls $d/net | head -1)"`
-	out, err := nodes.NodeOutput(ctx, node, "sh", "-c", script)
+	out, err := NodeOutput(ctx, nodes, node, "sh", "-c", script)
 	if err != nil {
 		return "", fmt.Errorf("VF %s on %s: %w", address, node, err)
 	}

@@ -32,9 +32,22 @@ type VM struct {
 	Why []string `json:"why"`
 }
 
-// NodeExecer runs a command on a node and returns its standard output.
+// NodeExecer runs a command on a node.
 type NodeExecer interface {
-	NodeOutput(ctx context.Context, node string, command ...string) (string, error)
+	NodeExec(ctx context.Context, node string, argv ...string) (stdout, stderr string, code int, err error)
+}
+
+// NodeOutput runs a command on a node and returns its standard output; a command
+// that fails is an error with what it printed on standard error.
+func NodeOutput(ctx context.Context, nodes NodeExecer, node string, argv ...string) (string, error) {
+	out, errs, code, err := nodes.NodeExec(ctx, node, argv...)
+	if err != nil {
+		return out, fmt.Errorf("%s on %s: %w", argv[0], node, err)
+	}
+	if code != 0 {
+		return out, fmt.Errorf("%s on %s: exit code %d: %s", argv[0], node, code, strings.TrimSpace(errs))
+	}
+	return out, nil
 }
 
 // Report gathers the facts of a VM pod whose guest has VFs of the given

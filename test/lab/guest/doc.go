@@ -26,7 +26,7 @@
 //
 //	kubevfio.ip=A/LEN       the address of the VF's interface (driver igbvf, else the first that is not virtio)
 //	kubevfio.ping=A[,A]     peers to ping over it, once a second until kubevfio.count replies came from each
-//	kubevfio.count=N        default 3
+//	kubevfio.count=N        default 0: for ever
 //	kubevfio.passt=dhcp|off|A/LEN,GATEWAY   what to do with virtio network cards; default dhcp
 //	kubevfio.tcp=A:PORT     connect there over the virtio network card and say whether it worked
 //	kubevfio.panic=1        crash the kernel after the report

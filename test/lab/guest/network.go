@@ -54,7 +54,7 @@ func (g *guest) virtualFunction(n netInterface) {
 		return
 	}
 	g.say("ip %s %s", n.name, g.options["ip"])
-	count := 3
+	count := 0
 	if c, err := strconv.Atoi(g.options["count"]); err == nil && c > 0 {
 		count = c
 	}
@@ -212,7 +212,7 @@ func (g *guest) tcp(target string) {
 	g.say("tcp %s ok ms=%d", target, time.Since(start).Milliseconds())
 }
 
-// pingPeer pings until count replies came, reporting every second in which something was sent.
+// pingPeer pings once a second until count replies came, for ever when count is 0, and reports after each.
 func (g *guest) pingPeer(peer netip.Addr, count int) {
 	p, err := newPinger(peer)
 	if err != nil {
@@ -222,13 +222,14 @@ func (g *guest) pingPeer(peer netip.Addr, count int) {
 	defer p.close()
 	var sum time.Duration
 	sent, received := 0, 0
-	for received < count {
+	for count == 0 || received < count {
 		sent++
 		switch rtt, err := p.ping(time.Second); {
 		case err == nil:
 			received++
 			sum += rtt
 			g.say("ping sent=%d received=%d avg_ms=%.3f peer=%s", sent, received, float64(sum.Microseconds())/1000/float64(received), peer)
+			time.Sleep(time.Second - min(rtt, time.Second))
 		case errors.Is(err, errNoReply):
 			g.say("ping sent=%d received=%d avg_ms=0 peer=%s", sent, received, peer)
 		default:
