@@ -20,9 +20,9 @@ type builder struct {
 	dev    *libvirtxml.DomainDeviceList
 	report *Report
 
-	units     []*unit
-	usbs      []*otherDevice
-	nvme      []*otherDevice
+	units []*unit
+	usbs  []*otherDevice
+	nvme  []*otherDevice
 
 	cpu       *cpuPlan
 	expanders []*node
@@ -385,4 +385,3 @@ func (b *builder) bootOrder(order *uint, field string) (*libvirtxml.DomainDevice
 	b.boots[*order] = field
 	return &libvirtxml.DomainDeviceBoot{Order: *order}, nil
 }
-
