@@ -212,6 +212,12 @@ func execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if args[1] == "--" {
+				args = append(args[:1], args[2:]...)
+			}
+			if len(args) < 2 {
+				return errors.New("no command: lab exec NODE -- COMMAND")
+			}
 			var in io.Reader
 			if stdin {
 				in = os.Stdin
