@@ -282,7 +282,8 @@ func Judge(h *topology.Host, u *topology.Unit, spec *v1alpha1.DevicePoolSpec) (r
 		f := h.Function(m)
 		primary := slices.Contains(u.Primaries, m)
 		switch {
-		case f.Driver == "" && primary:
+		case f.Driver == "":
+			// Companions go to the guest too, so they need a VFIO driver as well.
 			return fmt.Sprintf("%s has no driver", m), spec.Driver == DriverKeep
 		case f.Driver != "" && !f.VFIO():
 			return fmt.Sprintf("%s is bound to %s", m, f.Driver), spec.Driver == DriverKeep
