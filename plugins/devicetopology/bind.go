@@ -2,9 +2,11 @@ package devicetopology
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -27,8 +29,8 @@ func (pl *plugin) Reserve(ctx context.Context, state fwk.CycleState, pod *corev1
 	if st := usable(e, ni.Node()); st != nil {
 		return st
 	}
-	st := pl.buildState(e, node, ni.GetPods(), pod.UID)
-	choice, ok := engine.Choose(st, c.req)
+	st, _ := pl.buildState(e, node, ni.GetPods(), pod.UID)
+	choice, ok := engine.Choose(st, c.req, c.mix)
 	if !ok {
 		return fwk.NewStatus(fwk.Unschedulable, engine.Explain(st, c.req, node))
 	}
@@ -59,22 +61,46 @@ func (pl *plugin) Bind(ctx context.Context, state fwk.CycleState, pod *corev1.Po
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}
-	devices := readCycle(state) != nil
-	if devices {
-		r := pl.ledger.get(pod.UID)
+	var r *reservation
+	if readCycle(state) != nil {
+		r = pl.ledger.get(pod.UID)
 		if r == nil || r.node != node || !r.live {
 			return fwk.AsStatus(fmt.Errorf("no reservation of devices for pod %s on node %s", klog.KObj(pod), node))
 		}
 		binding.Annotations = map[string]string{v1alpha1.AssignmentAnnotation: r.encoded}
 	}
-	if err := pl.send(ctx, binding); err != nil {
+	err := pl.send(ctx, binding)
+	if r != nil {
+		pl.bound(pod, r, err)
+	}
+	if err != nil {
 		return fwk.AsStatus(err)
 	}
-	if devices {
-		pl.ledger.settle(pod.UID)
-		pl.waiting.remove(pod.UID)
-	}
 	return nil
+}
+
+// bound notes the outcome of a Binding with an assignment. When the API server
+// did not clearly refuse it, the Binding may still come true although the
+// scheduler now forgets the pod: the units stay taken until the pod is seen
+// bound or deleted, or is bound again by us.
+func (pl *plugin) bound(pod *corev1.Pod, r *reservation, err error) {
+	switch {
+	case err == nil:
+		pl.ledger.settle(pod.UID)
+		pl.ledger.release("", pod.UID)
+		pl.waiting.remove(pod.UID)
+	case !refused(err):
+		pl.ledger.hold(r.node, pod.UID, r.assignment, holdBinding)
+	}
+}
+
+// refused reports whether an error says for sure that nothing was written.
+func refused(err error) bool {
+	if apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsInternalError(err) || apierrors.IsUnexpectedServerError(err) {
+		return false
+	}
+	var status apierrors.APIStatus
+	return errors.As(err, &status)
 }
 
 // send makes the API call, through the scheduler's cache where it has one.

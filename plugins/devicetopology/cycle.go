@@ -19,6 +19,10 @@ type cycle struct {
 	*podRequest
 	// nodes is how many nodes the cycle looks at.
 	nodes int
+	// need is the pod's CPU and memory.
+	need engine.Resources
+	// mix is what kinds of requests there are; the same for the whole cycle.
+	mix *engine.Mix
 }
 
 // Clone implements [fwk.StateData].
@@ -54,10 +58,35 @@ func (pl *plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1
 		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, err.Error())
 	}
 	if pr == nil {
+		pl.waiting.remove(pod.UID)
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
-	state.Write(stateKey, &cycle{podRequest: pr, nodes: len(nodes)})
+	pr.req = pl.inv.interner.Request(pr.req)
+	f := pl.inv.fitness(pr.req)
+	if f.miss != "" {
+		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, f.miss)
+	}
+	c := &cycle{podRequest: pr, nodes: len(nodes), need: needs(pod)}
+	if pl.waiting.first(pod.UID) {
+		pl.seen.Observe(pr.req, c.need)
+	}
+	c.mix = pl.seen.Mix()
+	state.Write(stateKey, c)
+	if f.nodes != nil {
+		// Facts about hardware only: what is excluded here is never preempted on.
+		return &fwk.PreFilterResult{NodeNames: f.nodes}, nil
+	}
 	return nil, nil
+}
+
+// needs are the CPU and memory that the pod's long-running containers ask for.
+func needs(pod *corev1.Pod) engine.Resources {
+	var r engine.Resources
+	eachDeviceContainer(pod, func(c *corev1.Container) {
+		r.MilliCPU += c.Resources.Requests.Cpu().MilliValue()
+		r.Memory += c.Resources.Requests.Memory().Value()
+	})
+	return r
 }
 
 func because(err error) string {
@@ -72,7 +101,7 @@ func because(err error) string {
 func (pl *plugin) PreFilterExtensions() fwk.PreFilterExtensions { return nil }
 
 // Filter reports whether the node has a legal set of devices for the pod.
-func (pl *plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, ni fwk.NodeInfo) *fwk.Status {
+func (pl *plugin) Filter(_ context.Context, state fwk.CycleState, _ *corev1.Pod, ni fwk.NodeInfo) *fwk.Status {
 	c := readCycle(state)
 	if c == nil {
 		return nil
@@ -82,7 +111,7 @@ func (pl *plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Po
 	if st := usable(e, ni.Node()); st != nil {
 		return st
 	}
-	st := pl.buildState(e, name, ni.GetPods(), pod.UID)
+	st := pl.state(e, ni)
 	if _, ok := engine.Feasible(st, c.req); ok {
 		return nil
 	}
@@ -90,7 +119,7 @@ func (pl *plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Po
 		name = ""
 	}
 	reason := engine.Explain(st, c.req, name)
-	if engine.Never(e.node, c.req) {
+	if engine.Never(e.node.Shape, c.req) {
 		// Evicting pods cannot help.
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, reason)
 	}
@@ -119,9 +148,9 @@ func (pl *plugin) PreScore(_ context.Context, state fwk.CycleState, _ *corev1.Po
 	return nil
 }
 
-// Score prefers the node whose best choice has the nearest level, then the
-// least cost: 0 to 100.
-func (pl *plugin) Score(_ context.Context, state fwk.CycleState, pod *corev1.Pod, ni fwk.NodeInfo) (int64, *fwk.Status) {
+// Score prefers the node whose best choice comes nearest to the wish, then the
+// one that loses least for other pods: 0 to 100.
+func (pl *plugin) Score(_ context.Context, state fwk.CycleState, _ *corev1.Pod, ni fwk.NodeInfo) (int64, *fwk.Status) {
 	c := readCycle(state)
 	if c == nil {
 		return 0, nil
@@ -131,11 +160,11 @@ func (pl *plugin) Score(_ context.Context, state fwk.CycleState, pod *corev1.Pod
 	if e == nil || e.node == nil {
 		return 0, nil
 	}
-	choice, ok := engine.Choose(pl.buildState(e, name, ni.GetPods(), pod.UID), c.req)
-	if !ok {
-		return 0, nil
+	have := engine.Resources{
+		MilliCPU: ni.GetAllocatable().GetMilliCPU() - ni.GetRequested().GetMilliCPU(),
+		Memory:   ni.GetAllocatable().GetMemory() - ni.GetRequested().GetMemory(),
 	}
-	return engine.Score(choice), nil
+	return engine.Score(pl.state(e, ni), c.req, c.mix, have, c.need), nil
 }
 
 // ScoreExtensions is nil: scores are already 0 to 100.

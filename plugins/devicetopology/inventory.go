@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"k8s.io/apimachinery/pkg/util/sets"
+
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/plugins/devicetopology/engine"
 	"github.com/kubevfio/kubevfio/topology"
@@ -30,16 +32,96 @@ type inventories struct {
 	version int64
 	pools   map[string]string // pool name -> resource name
 
+	// shapes counts the nodes of each shape that is in use.
+	shapes map[*engine.Shape]*shapeUse
+
 	// entries is node name -> *nodeEntry.
 	entries sync.Map
 	// resources are the names that some inventory or pool has.
 	resources atomic.Pointer[map[string]struct{}]
 	// gen changes with every change of any entry or pool.
 	gen atomic.Int64
+
+	// never caches what hardware can hold a request.
+	neverMu sync.Mutex
+	never   map[*engine.Request]*fitness
+}
+
+// fitness is which hardware can hold a request at all.
+type fitness struct {
+	gen int64
+	// miss says why no hardware can, empty when some can.
+	miss string
+	// nodes are those that can, nil when they are not worth listing.
+	nodes sets.Set[string]
+}
+
+// listedNodes is the number of inventories from which on it pays to list the
+// nodes that can hold a request; below, every node is asked and gives a reason.
+const listedNodes = 64
+
+// maxFitness bounds the cache of fitness.
+const maxFitness = 1024
+
+// fitness tells which hardware can hold a request, whatever is free. It is
+// computed once per request and inventory change.
+func (i *inventories) fitness(req *engine.Request) *fitness {
+	gen := i.gen.Load()
+	i.neverMu.Lock()
+	defer i.neverMu.Unlock()
+	if f := i.never[req]; f != nil && f.gen == gen {
+		return f
+	}
+	f := i.judge(req)
+	f.gen = gen
+	if len(i.never) >= maxFitness {
+		clear(i.never)
+	}
+	i.never[req] = f
+	return f
+}
+
+// judge computes a fitness.
+func (i *inventories) judge(req *engine.Request) *fitness {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	able := map[*engine.Shape]bool{}
+	ableNodes, nodes := 0, 0
+	var near engine.Near
+	for s, u := range i.shapes {
+		nodes += u.nodes
+		if !engine.Never(s, req) {
+			able[s] = true
+			ableNodes += u.nodes
+			continue
+		}
+		near.Add(s, req, u.example)
+	}
+	f := &fitness{}
+	switch {
+	case nodes == 0:
+	case ableNodes == 0:
+		f.miss = near.String()
+	case nodes >= listedNodes && ableNodes <= nodes/2:
+		f.nodes = make(sets.Set[string], ableNodes)
+		i.entries.Range(func(k, v any) bool {
+			if e := v.(*nodeEntry); e.node != nil && able[e.node.Shape] {
+				f.nodes.Insert(k.(string))
+			}
+			return true
+		})
+	}
+	return f
+}
+
+// shapeUse is how many nodes have a shape, and one of them.
+type shapeUse struct {
+	nodes   int
+	example string
 }
 
 func newInventories() *inventories {
-	i := &inventories{pools: map[string]string{}}
+	i := &inventories{pools: map[string]string{}, shapes: map[*engine.Shape]*shapeUse{}, never: map[*engine.Request]*fitness{}}
 	i.resources.Store(&map[string]struct{}{})
 	return i
 }
@@ -70,23 +152,47 @@ func (i *inventories) set(inv *v1alpha1.NodeInventory) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.version++
+	i.count(inv.Name, -1)
 	i.entries.Store(inv.Name, &nodeEntry{node: node, bootID: inv.Spec.BootID, version: i.version, err: err})
+	i.count(inv.Name, +1)
 	i.changed()
 }
 
 func (i *inventories) remove(node string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.count(node, -1)
 	i.entries.Delete(node)
 	i.changed()
 }
 
-// replace drops the entries of nodes that are not in keep.
+// count notes that a node's shape is in use, or no longer. The lock is held.
+func (i *inventories) count(node string, by int) {
+	e := i.get(node)
+	if e == nil || e.node == nil {
+		return
+	}
+	u := i.shapes[e.node.Shape]
+	if u == nil {
+		u = &shapeUse{}
+		i.shapes[e.node.Shape] = u
+	}
+	u.nodes += by
+	if by > 0 {
+		u.example = node
+	}
+	if u.nodes == 0 {
+		delete(i.shapes, e.node.Shape)
+	}
+}
+
+// keepOnly drops the entries of nodes that are not in keep.
 func (i *inventories) keepOnly(keep map[string]bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.entries.Range(func(k, _ any) bool {
 		if !keep[k.(string)] {
+			i.count(k.(string), -1)
 			i.entries.Delete(k)
 		}
 		return true
@@ -123,7 +229,7 @@ func (i *inventories) changed() {
 			names[r] = struct{}{}
 		}
 	}
-	for _, s := range i.interner.Shapes() {
+	for s := range i.shapes {
 		for _, r := range s.Resources() {
 			names[r] = struct{}{}
 		}

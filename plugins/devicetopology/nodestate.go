@@ -1,6 +1,8 @@
 package devicetopology
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -9,19 +11,68 @@ import (
 	"github.com/kubevfio/kubevfio/plugins/devicetopology/engine"
 )
 
+// nodeMemo is a node's state and what it was built from.
+type nodeMemo struct {
+	generation int64
+	version    int64
+	epoch      int64
+	// until is when a hold inside ends, zero for never.
+	until time.Time
+	state *engine.State
+}
+
+// state is what is free on a node. It is memoised by the NodeInfo's
+// generation, which is unique to a content, the inventory's version and the
+// epoch of holds. States of clones (preemption dry runs, nominated pods) are
+// computed and not stored.
+func (pl *plugin) state(e *nodeEntry, ni fwk.NodeInfo) *engine.State {
+	node := ni.Node().Name
+	gen, epoch := ni.GetGeneration(), pl.ledger.epoch.Load()
+	if m, ok := pl.memos.Load(node); ok {
+		m := m.(*nodeMemo)
+		if m.generation == gen && m.version == e.version && m.epoch == epoch &&
+			(m.until.IsZero() || pl.ledger.now().Before(m.until)) {
+			return m.state
+		}
+	}
+	st, until := pl.buildState(e, node, ni.GetPods(), "")
+	if own, err := pl.handle.SnapshotSharedLister().NodeInfos().Get(node); err == nil && own == ni {
+		pl.memos.Store(node, &nodeMemo{generation: gen, version: e.version, epoch: epoch, until: until, state: st})
+	}
+	return st
+}
+
 // buildState reads off the node's pods what is taken. The pod with UID skip is
 // left out: in pod group cycles the snapshot already holds the pod that is
-// being reserved.
-func (s *shared) buildState(e *nodeEntry, node string, pods []fwk.PodInfo, skip types.UID) *engine.State {
-	st := engine.NewState(e.node)
+// being reserved. until is when the state ends because a hold does.
+func (s *shared) buildState(e *nodeEntry, node string, pods []fwk.PodInfo, skip types.UID) (st *engine.State, until time.Time) {
+	st = engine.NewState(e.node)
+	held, until := s.ledger.held(node)
 	for _, pi := range pods {
 		pod := pi.GetPod()
+		if held != nil {
+			delete(held, pod.UID)
+		}
 		if pod.UID == skip || terminated(pod) || !asksExtended(pod) {
 			continue
 		}
 		s.usePod(st, node, pod)
 	}
-	return st
+	for uid, a := range held {
+		if uid == skip {
+			continue
+		}
+		for _, resources := range a.Containers {
+			for _, units := range resources {
+				for _, addr := range units {
+					if u := st.Node.Unit(addr.String()); u >= 0 {
+						st.Use(u)
+					}
+				}
+			}
+		}
+	}
+	return st.Seal(), until
 }
 
 // terminated pods hold nothing: kubelet has freed their devices.
@@ -58,11 +109,29 @@ func (s *shared) usePod(st *engine.State, node string, pod *corev1.Pod) {
 					}
 				}
 			}
+			if got == 0 {
+				got = s.useReported(st, node, pod.UID, string(name), want)
+			}
 			if got < want {
 				st.UseUnknown(res, want-got)
 			}
 		}
 	})
+}
+
+// useReported marks the units that the node's agent reports for a pod without
+// an assignment (NodeUsage).
+func (s *shared) useReported(st *engine.State, node string, uid types.UID, resource string, want int) int {
+	got := 0
+	for _, id := range s.usage.devices(node, uid, resource) {
+		if got == want {
+			break
+		}
+		if u := st.Node.Unit(id); u >= 0 && st.Use(u) {
+			got++
+		}
+	}
+	return got
 }
 
 // decision is the assignment that holds for a pod on a node, nil when there is

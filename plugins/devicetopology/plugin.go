@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -14,6 +15,7 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/plugins/devicetopology/engine"
 )
 
 // Name is the plugin's name in profiles.
@@ -34,9 +36,13 @@ func NewFactory() *Factory { return &Factory{} }
 type shared struct {
 	args    *Args
 	inv     *inventories
+	usage   *usages
 	ledger  *ledger
 	sources []*source
 	waiting *waiting
+	seen    engine.Observer
+	// memos is node name -> *nodeMemo.
+	memos sync.Map
 }
 
 // plugin is DeviceTopology for one profile.
@@ -77,19 +83,24 @@ func (f *Factory) New(ctx context.Context, obj runtime.Object, handle fwk.Handle
 }
 
 func newShared(args *Args) *shared {
-	return &shared{args: args, inv: newInventories(), ledger: newLedger(), waiting: newWaiting()}
+	return &shared{args: args, inv: newInventories(), usage: newUsages(), ledger: newLedger(), waiting: newWaiting()}
 }
 
 // start begins to watch our resources and the pods' ends.
 func (s *shared) start(ctx context.Context, handle fwk.Handle) error {
 	logger := klog.FromContext(ctx)
 	if _, err := handle.SharedInformerFactory().Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(_, obj any) {
+			if pod, ok := obj.(*corev1.Pod); ok {
+				s.observe(pod)
+			}
+		},
 		DeleteFunc: func(obj any) {
 			if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = d.Obj
 			}
 			if pod, ok := obj.(*corev1.Pod); ok {
-				s.forget(pod.UID)
+				s.forget(pod)
 			}
 		},
 	}); err != nil {
@@ -119,17 +130,83 @@ func (s *shared) start(ctx context.Context, handle fwk.Handle) error {
 			remove:   s.inv.removePool,
 			keepOnly: s.inv.keepOnlyPools,
 		},
+		{
+			resource: "nodeusages", example: &v1alpha1.NodeUsage{}, notify: wake.notify,
+			set:      func(o any) { s.setUsage(o.(*v1alpha1.NodeUsage)) },
+			remove:   s.usage.remove,
+			keepOnly: s.usage.keepOnly,
+		},
 	}
+	go s.sweep(ctx, wake)
 	for _, src := range s.sources {
 		go src.run(ctx, client, s.args.RetryInterval.Duration)
 	}
 	return nil
 }
 
-// forget drops what is kept for a pod that is gone.
-func (s *shared) forget(uid types.UID) {
-	s.ledger.drop(uid)
-	s.waiting.remove(uid)
+// sweep ends holds whose time is over.
+func (s *shared) sweep(ctx context.Context, wake *notifier) {
+	t := time.NewTicker(5 * time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if s.ledger.sweep() {
+				wake.notify()
+			}
+		}
+	}
+}
+
+// setUsage takes over a report and ends the holds of pods that it shows to be
+// gone from the node: their guests have ended.
+func (s *shared) setUsage(u *v1alpha1.NodeUsage) {
+	before := s.usage.get(u.Name)
+	s.usage.set(u)
+	held, _ := s.ledger.held(u.Name)
+	now := s.usage.get(u.Name)
+	for uid := range held {
+		if before != nil && before.pods[uid] != nil && now.pods[uid] == nil {
+			s.ledger.release(u.Name, uid)
+		}
+	}
+}
+
+// observe notes that a pod was bound. Its holds stay until they end by
+// themselves: the scheduler's cache may not have the pod yet.
+func (s *shared) observe(pod *corev1.Pod) {
+	if pod.Spec.NodeName != "" {
+		s.waiting.remove(pod.UID)
+	}
+}
+
+// forget drops what is kept for a pod that is gone. When the pod was deleted by
+// force while its guest ran, its units stay taken until the node reports that
+// it has let go of them, or for some minutes.
+func (s *shared) forget(pod *corev1.Pod) {
+	s.waiting.remove(pod.UID)
+	if a := s.decision(pod, pod.Spec.NodeName); a != nil && pod.Spec.NodeName != "" && running(pod) {
+		s.ledger.hold(pod.Spec.NodeName, pod.UID, a, holdForced)
+	} else {
+		s.ledger.release("", pod.UID)
+	}
+	s.ledger.drop(pod.UID)
+}
+
+// running reports whether the last status of a deleted pod has a container that
+// still ran: kubelet reports the end of all containers before it lets a pod go.
+func running(pod *corev1.Pod) bool {
+	if terminated(pod) {
+		return false
+	}
+	for i := range pod.Status.ContainerStatuses {
+		if pod.Status.ContainerStatuses[i].State.Running != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Name implements [fwk.Plugin].
@@ -140,9 +217,24 @@ func (pl *plugin) Name() string { return Name }
 type waiting struct {
 	mu   sync.Mutex
 	pods map[types.UID]*corev1.Pod
+	// counted are the pods that the mix of requests has counted.
+	counted map[types.UID]bool
 }
 
-func newWaiting() *waiting { return &waiting{pods: map[types.UID]*corev1.Pod{}} }
+func newWaiting() *waiting {
+	return &waiting{pods: map[types.UID]*corev1.Pod{}, counted: map[types.UID]bool{}}
+}
+
+// first reports whether this is the first time that it is asked about a pod.
+func (w *waiting) first(uid types.UID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.counted[uid] {
+		return false
+	}
+	w.counted[uid] = true
+	return true
+}
 
 func (w *waiting) add(pod *corev1.Pod) {
 	w.mu.Lock()
@@ -154,6 +246,7 @@ func (w *waiting) remove(uid types.UID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.pods, uid)
+	delete(w.counted, uid)
 }
 
 // activate puts the waiting pods back into the scheduling queue.

@@ -7,19 +7,28 @@ import (
 	"github.com/kubevfio/kubevfio/topology"
 )
 
-// Never reports whether the node could not hold the request even if it were
+// Never reports whether a node of this shape could not hold the request even if it were
 // empty: its hardware, not its pods, is in the way. Units that are not ready
 // count as there, for they may recover.
-func Never(n *Node, req *Request) bool {
-	st := NewState(n)
-	for i := range n.IDs {
-		if st.taken.has(i) {
-			st.free[n.Shape.unitCell[i]]++
-		}
+func Never(s *Shape, req *Request) bool {
+	b := req.on(s)
+	if b.missing != "" {
+		return true
 	}
-	clear(st.taken)
-	_, ok := Feasible(st, req)
+	_, ok := s.empty().level(b, req)
 	return !ok
+}
+
+// empty is the profile of the shape with every unit free.
+func (s *Shape) empty() *Profile {
+	s.emptyOnce.Do(func() {
+		free := make([]uint16, len(s.cells))
+		for c := range s.cells {
+			free[c] = uint16(len(s.cells[c].units))
+		}
+		s.emptyProfile = newProfile(s, free, make([]uint16, len(s.resources)))
+	})
+	return s.emptyProfile
 }
 
 // levelPhrase is the place that units of one level share.
@@ -59,10 +68,10 @@ func Explain(st *State, req *Request, node string) string {
 	if len(lacking) > 0 {
 		return strings.Join(lacking, "; ")
 	}
-	b := bind(s, req)
-	if !st.fits(&s.whole, b) {
+	b := req.on(s)
+	if !st.prof.fits(s.wholeDom, b) {
 		for i, r := range b.res {
-			if b.n[i] > 1 && s.fabric[r] != nil && !st.fabricFits(&s.whole, r, b.n[i]) {
+			if b.n[i] > 1 && s.fabric[r] != nil && !st.prof.fabricFits(s.wholeDom, r, b.n[i]) {
 				return fmt.Sprintf("needs %d %s, %s has %s but no free fabric partition of %d", b.n[i], s.resources[r], node, st.freeOf(r), b.n[i])
 			}
 		}
@@ -89,7 +98,7 @@ func itemsOf(req *Request) string {
 func (st *State) freeOf(res int) string {
 	s := st.Node.Shape
 	total, bad := 0, 0
-	for _, c := range s.whole.cells[res] {
+	for _, c := range s.whole().cells[res] {
 		for _, u := range s.cells[c].units {
 			total++
 			if !st.Node.ready.has(int(u)) {
@@ -101,7 +110,7 @@ func (st *State) freeOf(res int) string {
 	if bad > 0 {
 		out += fmt.Sprintf(" (%d not ready)", bad)
 	}
-	if k := st.unknown[res]; k > 0 {
+	if k := st.prof.unknown[res]; k > 0 {
 		out += fmt.Sprintf(" (%d held by pods without an assignment)", k)
 	}
 	return out
@@ -109,9 +118,61 @@ func (st *State) freeOf(res int) string {
 
 // nearest is ", would fit with required:LEVEL" for the nearest level that does.
 func (st *State) nearest(b *bound) string {
-	l, ok := st.level(b, &Request{Level: topology.Other})
+	l, ok := st.prof.level(b, &Request{Level: topology.Other})
 	if !ok || l == topology.Other {
 		return ""
 	}
 	return fmt.Sprintf(", would fit with %s", l)
+}
+
+// Near collects why hardware cannot hold a request and keeps the nearest miss.
+type Near struct {
+	best  float64
+	text  string
+	nodes int
+	req   *Request
+}
+
+// Add looks at one shape that cannot hold the request, of which node is an
+// example.
+func (n *Near) Add(s *Shape, req *Request, node string) {
+	n.req = req
+	n.nodes++
+	b := req.on(s)
+	// How much of the request the shape has, plus its nearest level.
+	part := 0.0
+	var have []string
+	enough := true
+	for i, it := range req.Items {
+		total := 0
+		if b.res[i] >= 0 {
+			total = s.Total(b.res[i])
+		}
+		if total < it.Count {
+			enough = false
+		}
+		part += min(1, float64(total)/float64(it.Count)) / float64(len(req.Items))
+		have = append(have, fmt.Sprintf("%d %s", total, it.Resource))
+	}
+	text := fmt.Sprintf("node %s has %s in all", node, strings.Join(have, " and "))
+	if enough && b.missing == "" {
+		p := s.empty()
+		if l, ok := p.level(b, &Request{Level: topology.Other}); ok {
+			part += float64(topology.Other-l+1) / 10
+			text = fmt.Sprintf("node %s has them, but not behind one %s", node, levelPhrase(req.Level))
+			if l < topology.Other {
+				text += fmt.Sprintf("; it could with %s", l)
+			}
+		} else {
+			text = fmt.Sprintf("node %s has %s, but no fabric partition of that size", node, strings.Join(have, " and "))
+		}
+	}
+	if n.text == "" || part > n.best || (part == n.best && text < n.text) {
+		n.best, n.text = part, text
+	}
+}
+
+// String is the message for the pod's owner.
+func (n *Near) String() string {
+	return fmt.Sprintf("no node's hardware can ever fit %s; nearest: %s", n.req, n.text)
 }

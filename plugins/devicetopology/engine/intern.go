@@ -7,8 +7,30 @@ import "sync"
 // safe for concurrent use. Shapes are kept for the life of the interner: there
 // are as many as there are server models, not nodes.
 type Interner struct {
-	mu     sync.Mutex
-	shapes map[string]*Shape
+	mu       sync.Mutex
+	shapes   map[string]*Shape
+	requests map[string]*Request
+
+	profiles profiles
+}
+
+// maxRequests bounds the table of requests; beyond it the table starts afresh.
+const maxRequests = 4096
+
+// Request returns the one pointer for equal requests, by which memo entries are
+// found.
+func (in *Interner) Request(r *Request) *Request {
+	key := r.String()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if old, ok := in.requests[key]; ok {
+		return old
+	}
+	if in.requests == nil || len(in.requests) >= maxRequests {
+		in.requests = map[string]*Request{}
+	}
+	in.requests[key] = r
+	return r
 }
 
 func (in *Interner) intern(s *Shape) *Shape {
@@ -20,6 +42,8 @@ func (in *Interner) intern(s *Shape) *Shape {
 	if in.shapes == nil {
 		in.shapes = map[string]*Shape{}
 	}
+	s.id = uint64(len(in.shapes)) + 1
+	s.in = in
 	in.shapes[s.key] = s
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/kubevfio/kubevfio/topology"
 )
@@ -24,6 +25,9 @@ type Request struct {
 	Level topology.Distance
 	// Required makes Level a condition instead of a preference.
 	Required bool
+
+	// bounds is *Shape -> *bound.
+	bounds sync.Map
 }
 
 // NewRequest sorts the items, drops empty ones and joins equal resources.
@@ -75,17 +79,38 @@ func (r *Request) String() string {
 type bound struct {
 	res []int
 	n   []int
+	// scarcity weighs a unit of each resource by how few there are: 1000 for
+	// the scarcest of the request.
+	scarcity []int
 	// missing is the first resource that the shape does not have, "" if none.
 	missing string
 }
 
-func bind(s *Shape, r *Request) *bound {
-	b := &bound{res: make([]int, len(r.Items)), n: make([]int, len(r.Items))}
+// on is the request in the terms of a shape. It is computed once per shape.
+func (r *Request) on(s *Shape) *bound {
+	if b, ok := r.bounds.Load(s); ok {
+		return b.(*bound)
+	}
+	b := &bound{res: make([]int, len(r.Items)), n: make([]int, len(r.Items)), scarcity: make([]int, len(r.Items))}
+	least := 0
 	for i, it := range r.Items {
 		b.n[i] = it.Count
-		if b.res[i] = s.Resource(it.Resource); b.res[i] < 0 && b.missing == "" {
-			b.missing = it.Resource
+		if b.res[i] = s.Resource(it.Resource); b.res[i] < 0 {
+			if b.missing == "" {
+				b.missing = it.Resource
+			}
+			continue
+		}
+		if t := s.Total(b.res[i]); t > 0 && (least == 0 || t < least) {
+			least = t
 		}
 	}
+	for i, res := range b.res {
+		// A resource of the table may have no unit.
+		if res >= 0 {
+			b.scarcity[i] = 1000 * max(1, least) / max(1, s.Total(res))
+		}
+	}
+	r.bounds.Store(s, b)
 	return b
 }

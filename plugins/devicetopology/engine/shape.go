@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/kubevfio/kubevfio/topology"
 )
@@ -70,10 +71,17 @@ type Shape struct {
 	// unitPF numbers the physical function of each unit, -1 for none.
 	unitPF []int
 	cells  []cell
-	// domains[level] are the domains of that level; cells point back by index.
-	domains [levels][]domain
-	// whole is the node as one domain.
-	whole domain
+	// doms are the domains of all levels, nearest level first, then the whole
+	// node as one domain; firstDom[level] is where a level begins.
+	doms     []domain
+	firstDom [levels + 1]int
+	wholeDom int
+	// id is unique within the interner.
+	id uint64
+	in *Interner
+
+	emptyOnce    sync.Once
+	emptyProfile *Profile
 	// fabric[r] are the legal sets of resource r as cell lists, nil when any
 	// set is legal. Members of fabric sets are cells of one unit.
 	fabric [][][]uint16
@@ -86,14 +94,24 @@ type cell struct {
 	res   int
 	numa  int
 	units []uint16
-	// dom[level] is the cell's domain at that level, -1 for none (a unit that
+	// dom[level] is the cell's domain in Shape.doms, -1 for none (a unit that
 	// hangs on a root port is in no switch).
 	dom [levels]int
 }
 
+// levelDoms is the range of the domains of a level in Shape.doms.
+func (s *Shape) levelDoms(l topology.Distance) (first, last int) {
+	return s.firstDom[l], s.firstDom[l+1]
+}
+
+// whole is the node as one domain.
+func (s *Shape) whole() *domain { return &s.doms[s.wholeDom] }
+
 // domain is a part of the node at some level: a switch, a root complex, a NUMA
 // node, a socket.
 type domain struct {
+	// parent is a domain of a farther level around this one, -1 for the whole.
+	parent int
 	// cells[r] are the cells of resource r inside.
 	cells [][]uint16
 }
@@ -134,7 +152,7 @@ func (s *Shape) Resources() []string { return s.resources }
 // Total is the number of units of a resource, whatever their health.
 func (s *Shape) Total(res int) int {
 	n := 0
-	for _, c := range s.whole.cells[res] {
+	for _, c := range s.whole().cells[res] {
 		n += len(s.cells[c].units)
 	}
 	return n
@@ -277,7 +295,6 @@ func (b *builder) build() *Shape {
 			if !ok {
 				d = len(domIndex[l])
 				domIndex[l][name] = d
-				s.domains[l] = append(s.domains[l], domain{cells: make([][]uint16, len(s.resources))})
 			}
 			c.dom[l] = d
 		}
@@ -304,13 +321,26 @@ func (b *builder) build() *Shape {
 		s.unitCell[i] = uint16(ci)
 		fmt.Fprintf(&key, ";%s %d", ck, pf)
 	}
-	s.whole = domain{cells: make([][]uint16, len(s.resources))}
-	for ci, c := range s.cells {
-		s.whole.cells[c.res] = append(s.whole.cells[c.res], uint16(ci))
+	for l := range domIndex {
+		s.firstDom[l+1] = s.firstDom[l] + len(domIndex[l])
+	}
+	s.wholeDom = s.firstDom[levels]
+	s.doms = make([]domain, s.wholeDom+1)
+	for d := range s.doms {
+		s.doms[d] = domain{parent: s.wholeDom, cells: make([][]uint16, len(s.resources))}
+	}
+	s.doms[s.wholeDom].parent = -1
+	for ci := range s.cells {
+		c := &s.cells[ci]
+		add := func(d int) { s.doms[d].cells[c.res] = append(s.doms[d].cells[c.res], uint16(ci)) }
+		add(s.wholeDom)
 		for l := range c.dom {
-			if d := c.dom[l]; d >= 0 {
-				dom := &s.domains[l][d]
-				dom.cells[c.res] = append(dom.cells[c.res], uint16(ci))
+			if c.dom[l] >= 0 {
+				c.dom[l] += s.firstDom[l]
+				add(c.dom[l])
+				if l > 0 && c.dom[l-1] >= 0 {
+					s.doms[c.dom[l-1]].parent = c.dom[l]
+				}
 			}
 		}
 	}

@@ -1,17 +1,19 @@
 package engine
 
 // State is what of a node is free. Build it with [NewState] and the Use
-// methods; from then on it is read only and safe for concurrent use.
+// methods, then call [State.Seal]; from then on it is read only and safe for
+// concurrent use.
 type State struct {
 	Node *Node
 	// taken has a bit per unit that is used or not ready.
 	taken bitset
-	// free counts the free units per cell.
-	free []uint16
-	// unknown[r] units of resource r are held by pods that do not say which.
+	// free and unknown become the profile's.
+	free    []uint16
 	unknown []uint16
 	// used[r] counts units of resource r that pods hold, known or not.
 	used []uint16
+
+	prof *Profile
 }
 
 // NewState is the state of a node without pods.
@@ -59,34 +61,17 @@ func (s *State) UseUnknown(res, n int) {
 	s.used[res] += uint16(n)
 }
 
-// Clone is a copy that can be changed.
-func (s *State) Clone() *State {
-	c := &State{
-		Node:    s.Node,
-		taken:   append(bitset(nil), s.taken...),
-		free:    append([]uint16(nil), s.free...),
-		unknown: append([]uint16(nil), s.unknown...),
-		used:    append([]uint16(nil), s.used...),
-	}
-	return c
+// Seal ends the building of the state and returns it.
+func (s *State) Seal() *State {
+	s.prof = s.Node.Shape.in.profile(s.Node.Shape, s.free, s.unknown)
+	return s
 }
 
 // Free is the number of units of a resource that can be handed out for sure.
-func (s *State) Free(res int) int {
-	return s.freeIn(&s.Node.Shape.whole, res)
-}
+func (s *State) Free(res int) int { return s.prof.sum(s.Node.Shape.wholeDom, res) }
 
 // Used is the number of units of a resource that pods hold.
 func (s *State) Used(res int) int { return int(s.used[res]) }
-
-// freeIn counts free units of a resource in a domain, never below 0.
-func (s *State) freeIn(d *domain, res int) int {
-	n := 0
-	for _, c := range d.cells[res] {
-		n += int(s.free[c])
-	}
-	return max(0, n-int(s.unknown[res]))
-}
 
 // Taken reports whether a unit is used or not ready.
 func (s *State) Taken(unit int) bool { return s.taken.has(unit) }

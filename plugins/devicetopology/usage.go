@@ -1,0 +1,72 @@
+package devicetopology
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubevfio/kubevfio/api/v1alpha1"
+)
+
+// usages holds the agents' NodeUsage reports by node. It is safe for concurrent
+// use; the reports themselves are read only.
+type usages struct {
+	mu    sync.RWMutex
+	nodes map[string]*nodeUsage
+	// version counts the changes.
+	version int64
+}
+
+// nodeUsage is one report, indexed.
+type nodeUsage struct {
+	version int64
+	bootID  string
+	pods    map[types.UID]*v1alpha1.PodUsage
+}
+
+func newUsages() *usages { return &usages{nodes: map[string]*nodeUsage{}} }
+
+func (u *usages) set(o *v1alpha1.NodeUsage) {
+	n := &nodeUsage{bootID: o.Spec.BootID, pods: make(map[types.UID]*v1alpha1.PodUsage, len(o.Spec.Pods))}
+	for i := range o.Spec.Pods {
+		p := &o.Spec.Pods[i]
+		n.pods[types.UID(p.UID)] = p
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.version++
+	n.version = u.version
+	u.nodes[o.Name] = n
+}
+
+func (u *usages) remove(node string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.nodes, node)
+}
+
+func (u *usages) keepOnly(keep map[string]bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for n := range u.nodes {
+		if !keep[n] {
+			delete(u.nodes, n)
+		}
+	}
+}
+
+// get is a node's report, nil when there is none.
+func (u *usages) get(node string) *nodeUsage {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return u.nodes[node]
+}
+
+// devices are the units that the node's agent says a pod holds.
+func (u *usages) devices(node string, uid types.UID, resource string) []string {
+	n := u.get(node)
+	if n == nil || n.pods[uid] == nil {
+		return nil
+	}
+	return n.pods[uid].Devices[resource]
+}
