@@ -82,7 +82,7 @@ func (d stateDir) down(ctx context.Context) error {
 			return err
 		}
 		if i, readErr := d.readInfo(); readErr == nil {
-			if killErr := i.kill(); killErr != nil {
+			if killErr := i.kill(ctx); killErr != nil {
 				return killErr
 			}
 		}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -151,8 +152,9 @@ func (i *info) alive() bool {
 	return alive && start == i.StartTime
 }
 
-// kill ends the daemon, and with it the lab, at once.
-func (i *info) kill() error {
+// kill ends the daemon, and with it the lab, and waits for the end of the lab's last process. A daemon that is gone already
+// is no error.
+func (i *info) kill(ctx context.Context) error {
 	fd, err := unix.PidfdOpen(i.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
@@ -161,11 +163,23 @@ func (i *info) kill() error {
 		return fmt.Errorf("open process %d: %w", i.PID, err)
 	}
 	defer unix.Close(fd)
-	if !i.alive() {
-		return nil
+	if start, _ := processStart("/proc", i.PID); start != i.StartTime {
+		return nil // the number is somebody else's by now
 	}
 	if err := unix.PidfdSendSignal(fd, syscall.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", i.PID, err)
 	}
-	return nil
+	// The state in /proc will not do: the daemon's first thread is a zombie while another one still waits for the processes of
+	// its namespace. A pidfd becomes readable when all threads have ended.
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 50)
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("wait for process %d: %w", i.PID, err)
+		case ctx.Err() != nil:
+			return fmt.Errorf("wait for the end of process %d: %w", i.PID, context.Cause(ctx))
+		}
+	}
 }

@@ -198,17 +198,9 @@ func follow(ctx context.Context, r *os.File, say func(string, ...any)) error {
 // reclaim waits for the end of a dead lab's last processes and removes its files. The lab's lock is held by the caller.
 func reclaim(ctx context.Context, dir stateDir, alsoLogs bool) error {
 	if i, err := dir.readInfo(); err == nil {
-		if err := i.kill(); err != nil {
-			return err
-		}
 		ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("30 seconds are over"))
 		defer cancel()
-		if err := poll(ctx, 20*time.Millisecond, func(context.Context) error {
-			if i.alive() {
-				return fmt.Errorf("the lab's daemon, process %d, is still there", i.PID)
-			}
-			return nil
-		}); err != nil {
+		if err := i.kill(ctx); err != nil {
 			return err
 		}
 	}
