@@ -65,7 +65,7 @@ func (b *builder) disk(d *v1alpha1.Disk, v *v1alpha1.Volume, field string, bus *
 		Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw", Cache: d.Cache, IO: d.IO, ErrorPolicy: d.ErrorPolicy},
 		Target: &libvirtxml.DomainDiskTarget{Bus: "virtio"},
 		Serial: d.Serial,
-		Alias:  &libvirtxml.DomainAlias{Name: "ua-" + d.Name},
+		Alias:  &libvirtxml.DomainAlias{Name: "ua-disk-" + d.Name},
 	}
 	readOnly := false
 	switch {

@@ -144,7 +144,7 @@ func (b *builder) small() error {
 			model, action = "i6300esb", w.I6300ESB
 		}
 		k := len(b.dev.Watchdogs)
-		b.dev.Watchdogs = append(b.dev.Watchdogs, libvirtxml.DomainWatchdog{Model: model, Action: or(action.Action, "reset"), Alias: &libvirtxml.DomainAlias{Name: "ua-" + w.Name}})
+		b.dev.Watchdogs = append(b.dev.Watchdogs, libvirtxml.DomainWatchdog{Model: model, Action: or(action.Action, "reset"), Alias: &libvirtxml.DomainAlias{Name: "ua-watchdog-" + w.Name}})
 		if model == "i6300esb" {
 			b.emulate("watchdog", func(a *libvirtxml.DomainAddress) { b.dev.Watchdogs[k].Address = a })
 		}
@@ -261,7 +261,7 @@ func (b *builder) passt(x *v1alpha1.Interface, field string) error {
 		Source:  &libvirtxml.DomainInterfaceSource{User: &libvirtxml.DomainInterfaceSourceUser{}},
 		Model:   &libvirtxml.DomainInterfaceModel{Type: or(x.Model, "virtio")},
 		Backend: &libvirtxml.DomainInterfaceBackend{Type: "passt", LogFile: b.in.Paths.PasstLog},
-		Alias:   &libvirtxml.DomainAlias{Name: "ua-" + x.Name},
+		Alias:   &libvirtxml.DomainAlias{Name: "ua-net-" + x.Name},
 	}
 	for _, proto := range []string{"TCP", "UDP"} {
 		var ports []int
