@@ -170,6 +170,7 @@ func (s *Supervisor) letRun(ctx context.Context, g Guest, name string, hold bool
 		return errors.Join(errStopped, g.Do(virt.Destroy))
 	}
 	s.connectConsole(ctx)
+	s.dropEvents()
 	err := s.save(func(r *record) {
 		r.Stage, r.HeldPaused, r.QEMUPID = stageRunning, hold, s.findQEMU(name)
 	})
@@ -184,6 +185,17 @@ func (s *Supervisor) letRun(ctx context.Context, g Guest, name string, hold bool
 		return classify(s.withQEMULog(name, errors.Join(err, g.Do(virt.Destroy))))
 	}
 	return s.keep(ctx, g)
+}
+
+// dropEvents forgets what happened while the guest was made: started, paused.
+func (s *Supervisor) dropEvents() {
+	for {
+		select {
+		case <-s.events:
+		case <-time.After(5 * time.Millisecond):
+			return
+		}
+	}
 }
 
 // adoptState makes the guest known to RPC.

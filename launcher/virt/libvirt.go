@@ -5,7 +5,6 @@ package virt
 import (
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 
 	"libvirt.org/go/libvirt"
@@ -231,20 +230,6 @@ func (g *Guest) XML() (string, error) {
 		return "", fmt.Errorf("ask for the domain's XML: %w", plain(err))
 	}
 	return s, nil
-}
-
-// streamReader reads a libvirt stream to its end.
-type streamReader struct{ s *libvirt.Stream }
-
-func (r streamReader) Read(p []byte) (int, error) {
-	n, err := r.s.Recv(p)
-	if err != nil {
-		return 0, plain(err)
-	}
-	if n == 0 {
-		return 0, io.EOF
-	}
-	return n, nil
 }
 
 // plain strips libvirt's error codes, keeps its words, and classes what callers

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+
+	"libvirt.org/go/libvirt"
 )
 
 // maxScreenshot bounds a picture: 4096 x 2160 pixels as PPM are 27 MB.
@@ -15,6 +18,12 @@ const maxScreenshot = 64 << 20
 // returns its MIME type: image/png or image/x-portable-pixmap. A guest without a
 // screen is [ErrNotSupported].
 func (g *Guest) Screenshot(w io.Writer) (mime string, err error) {
+	// libvirt has an unclassed internal error for it.
+	if xml, err := g.XML(); err != nil {
+		return "", err
+	} else if !strings.Contains(xml, "<video>") {
+		return "", fmt.Errorf("%w: take a screenshot: the guest has no screen (spec.domain.devices.autoattachGraphicsDevice)", ErrNotSupported)
+	}
 	c, err := g.d.DomainGetConnect()
 	if err != nil {
 		return "", fmt.Errorf("take a screenshot: %w", plain(err))
@@ -48,4 +57,18 @@ func (g *Guest) Screenshot(w io.Writer) (mime string, err error) {
 		return "", fmt.Errorf("take a screenshot: %w", plain(err))
 	}
 	return mime, nil
+}
+
+// streamReader reads a libvirt stream to its end.
+type streamReader struct{ s *libvirt.Stream }
+
+func (r streamReader) Read(p []byte) (int, error) {
+	n, err := r.s.Recv(p)
+	if err != nil {
+		return 0, plain(err)
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
 }

@@ -139,7 +139,6 @@ stdio_handler = "file"
 remember_owner = 0
 max_core = 0
 dump_guest_core = 0
-auto_dump_path = "/nonexistent"
 `
 
 // Prepare makes the folders of [Environment] below root and writes the driver's
