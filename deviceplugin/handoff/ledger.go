@@ -244,24 +244,52 @@ func (l *Ledger) tellReleased(claims []Claim) {
 
 // Sweep drops claims of pods that have ended: terminal in either list, or in
 // neither. A list that cannot be read keeps all. Call it when pods change and
-// now and then.
+// now and then: it asks kubelet only when the informer's list gives reason to.
 func (l *Ledger) Sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Wait)
 	defer cancel()
-	v := l.look(ctx, nil)
-	if !v.complete {
+	informed, err := l.cfg.Informer.Pods(ctx)
+	if err != nil {
 		return
+	}
+	v := &view{pods: clonePods(informed)}
+	if l.worthAsking(v) {
+		v = l.look(ctx, nil)
 	}
 	l.mu.Lock()
 	var gone []Claim
 	for k := range l.claims {
-		if p := v.pods[k.uid]; p == nil || p.Terminal {
+		p := v.pods[k.uid]
+		if p != nil && p.Terminal || p == nil && v.complete {
 			gone = append(gone, l.dropLocked(k))
 		}
 	}
 	l.mu.Unlock()
 	l.tellReleased(gone)
 	l.observe(v)
+}
+
+// worthAsking: a claim's pod has left the informer's list, or a pod has come
+// that may soon be under admission (see number).
+func (l *Ledger) worthAsking(v *view) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := range l.claims {
+		if v.pods[k.uid] == nil {
+			return true
+		}
+	}
+	for uid, p := range v.pods {
+		if p.Terminal || l.seen[uid] != 0 {
+			continue
+		}
+		for resource := range l.pools {
+			if c, _ := l.nextLocked(p, resource); c != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Reconcile makes kubelet's own word (pod-resources API) the ledger's: claims

@@ -129,13 +129,22 @@ func (i *Informer) Pods(context.Context) ([]handoff.Pod, error) {
 	return out, nil
 }
 
-// Full gives a pod's cached object by namespace and name, nil when there is none. Volumes,
-// environments and probes are left out.
-func (i *Informer) Full(namespace, name string) *corev1.Pod {
-	o, ok, err := i.informer.GetStore().GetByKey(namespace + "/" + name)
+// ByUID gives a pod's cached object, nil when there is none. Volumes,
+// environments and probes are left out. It must not be changed.
+func (i *Informer) ByUID(uid string) *corev1.Pod {
+	i.mu.Lock()
+	h := i.pods[types.UID(uid)]
+	i.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	o, ok, err := i.informer.GetStore().GetByKey(h.Namespace + "/" + h.Name)
 	if err != nil || !ok {
 		return nil
 	}
-	p, _ := o.(*corev1.Pod)
+	p, ok := o.(*corev1.Pod)
+	if !ok || string(p.UID) != uid {
+		return nil
+	}
 	return p
 }
