@@ -98,6 +98,9 @@ type VirtualMachineStatus struct {
 	Created bool `json:"created,omitempty"`
 	// +optional
 	Ready bool `json:"ready,omitempty"`
+	// InstanceUID is the UID of the latest instance that was made.
+	// +optional
+	InstanceUID types.UID `json:"instanceUID,omitempty"`
 	// NodeName of the instance.
 	// +optional
 	NodeName string `json:"nodeName,omitempty"`

@@ -79,6 +79,9 @@ type VirtualMachineInstanceStatus struct {
 	// PhaseSince is when the phase began.
 	// +optional
 	PhaseSince *metav1.Time `json:"phaseSince,omitempty"`
+	// RunningSince is when the guest first ran.
+	// +optional
+	RunningSince *metav1.Time `json:"runningSince,omitempty"`
 	// Reason is one word about the phase, Message a sentence for people.
 	// +optional
 	Reason string `json:"reason,omitempty"`

@@ -2358,6 +2358,10 @@ func (in *VirtualMachineInstanceStatus) DeepCopyInto(out *VirtualMachineInstance
 		in, out := &in.PhaseSince, &out.PhaseSince
 		*out = (*in).DeepCopy()
 	}
+	if in.RunningSince != nil {
+		in, out := &in.RunningSince, &out.RunningSince
+		*out = (*in).DeepCopy()
+	}
 	if in.Refusals != nil {
 		in, out := &in.Refusals, &out.Refusals
 		*out = make([]NodeRefusal, len(*in))

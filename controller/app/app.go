@@ -1,0 +1,125 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/controller/instance"
+	"github.com/kubevfio/kubevfio/controller/launcherpod"
+	"github.com/kubevfio/kubevfio/controller/machine"
+)
+
+// ErrOptions is the class of errors about options.
+var ErrOptions = errors.New("invalid option")
+
+// Options of the controller.
+type Options struct {
+	// Pod says how launcher pods are made.
+	Pod launcherpod.Options
+	// MetricsAddress serves Prometheus metrics, HealthAddress /healthz and
+	// /readyz; "0" switches one off.
+	MetricsAddress, HealthAddress string
+	// LeaderElection lets one of several replicas act; its lease is in Namespace.
+	LeaderElection bool
+	Namespace      string
+	// Workers is how many objects of a kind are worked on at the same time.
+	Workers int
+	// SkipNameValidation lets several managers live in one process (tests).
+	SkipNameValidation bool
+}
+
+// DefaultOptions are those of the shipped manifests.
+func DefaultOptions() Options {
+	return Options{
+		Pod:            launcherpod.Options{Image: "localhost/kubevfio/launcher:dev"},
+		MetricsAddress: ":8443",
+		HealthAddress:  ":8081",
+		LeaderElection: true,
+		Namespace:      v1alpha1.SystemNamespace,
+		Workers:        8,
+	}
+}
+
+// Scheme knows what the controller reads and writes.
+func Scheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	if err := clientgoscheme.AddToScheme(s); err != nil {
+		return nil, err
+	}
+	return s, v1alpha1.AddToScheme(s)
+}
+
+// Controller is a configured controller.
+type Controller struct{ manager ctrl.Manager }
+
+// New builds a controller; it does not talk to the API server yet, except to
+// learn its resources.
+func New(cfg *rest.Config, o Options) (*Controller, error) {
+	if o.Pod.Image == "" {
+		return nil, fmt.Errorf("%w: launcher image: is empty", ErrOptions)
+	}
+	scheme, err := Scheme()
+	if err != nil {
+		return nil, err
+	}
+	selector, err := labels.Parse(launcherpod.LabelInstanceUID)
+	if err != nil {
+		return nil, err
+	}
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme: scheme,
+		// Only launcher pods: a cluster has many others.
+		Cache: cache.Options{
+			ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: {Label: selector}},
+			DefaultTransform: cache.TransformStripManagedFields(),
+		},
+		// Metrics name people's machines: only for whom RBAC lets read /metrics.
+		Metrics: metricsserver.Options{
+			BindAddress: o.MetricsAddress, SecureServing: true,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
+		},
+		HealthProbeBindAddress:        o.HealthAddress,
+		LeaderElection:                o.LeaderElection,
+		LeaderElectionID:              "kubevfio-controller",
+		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+		Controller:                    config.Controller{SkipNameValidation: &o.SkipNameValidation},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the manager: %w", err)
+	}
+	workers := max(o.Workers, 1)
+	recorder := mgr.GetEventRecorder("kubevfio-controller")
+	instances := &instance.Reconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: recorder, Pod: o.Pod, Now: time.Now,
+	}
+	machines := &machine.Reconciler{Client: mgr.GetClient(), Recorder: recorder, Now: time.Now}
+	if err := errors.Join(
+		instances.Setup(mgr, workers),
+		machines.Setup(mgr, workers),
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("ping", healthz.Ping),
+	); err != nil {
+		return nil, err
+	}
+	return &Controller{manager: mgr}, nil
+}
+
+// Run works until the context ends.
+func (c *Controller) Run(ctx context.Context) error { return c.manager.Start(ctx) }
