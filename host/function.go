@@ -439,6 +439,7 @@ func (w *worker) link(d handle, has attr, f *topology.Function) {
 
 // sriov reads a physical function's virtual functions.
 func (w *worker) sriov(d handle, l *listing, f *topology.Function) error {
+	f.SRIOV = l.attrs&hasTotalVFs != 0
 	for _, x := range []struct {
 		bit  attr
 		file string

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -333,16 +332,22 @@ func VFIOUser(fsys FS, f *topology.Function) string {
 	if !f.VFIO() {
 		return ""
 	}
-	var want []string
-	if f.IOMMUGroup >= 0 {
-		want = append(want, "/dev/vfio/"+strconv.Itoa(f.IOMMUGroup))
+	users := VFIOUsers(fsys)
+	for _, n := range VFIONodes(f) {
+		if u, ok := users[n]; ok {
+			return u + " has " + n + " open"
+		}
 	}
-	if f.VFIODev != "" {
-		want = append(want, "/dev/vfio/devices/"+f.VFIODev)
-	}
+	return ""
+}
+
+// VFIOUsers are the processes that hold VFIO devices: the device's path below
+// /dev ("/dev/vfio/12") to words that name the process.
+func VFIOUsers(fsys FS) map[string]string {
+	out := map[string]string{}
 	procs, err := fsys.ReadDir("proc")
 	if err != nil {
-		return ""
+		return out
 	}
 	for _, p := range procs {
 		if n := p.Name(); n[0] < '0' || n[0] > '9' {
@@ -352,20 +357,27 @@ func VFIOUser(fsys FS, f *topology.Function) string {
 		if err != nil {
 			continue
 		}
-		hit := ""
-		var fds [][]byte
-		if err := d.each(make([]byte, 8<<10), func(n []byte) { fds = append(fds, bytes.Clone(n)) }); err == nil {
+		var fds []string
+		if err := d.each(make([]byte, 8<<10), func(n []byte) { fds = append(fds, string(n)) }); err == nil {
 			for _, n := range fds {
-				if t, err := d.link(string(n)); err == nil && slices.Contains(want, t) {
-					hit = t
-					break
+				if t, err := d.link(n); err == nil && strings.HasPrefix(t, "/dev/vfio/") {
+					out[t] = "process " + p.Name()
 				}
 			}
 		}
 		d.close()
-		if hit != "" {
-			return "process " + p.Name() + " has " + hit + " open"
-		}
 	}
-	return ""
+	return out
+}
+
+// VFIONodes are the device nodes by which a function's unit is opened.
+func VFIONodes(f *topology.Function) []string {
+	var out []string
+	if f.IOMMUGroup >= 0 {
+		out = append(out, "/dev/vfio/"+strconv.Itoa(f.IOMMUGroup))
+	}
+	if f.VFIODev != "" {
+		out = append(out, "/dev/vfio/devices/"+f.VFIODev)
+	}
+	return out
 }

@@ -100,8 +100,10 @@ type Function struct {
 	PF *Address
 	// VFIndex is the number of a virtual function on its PF, -1 otherwise.
 	VFIndex int
-	// VFs are the virtual functions of a PF by index; TotalVFs and NumVFs are
-	// its sriov_totalvfs and sriov_numvfs, 0 when not capable.
+	// SRIOV says that the function has the SR-IOV capability. VFs are the
+	// virtual functions of such a PF by index; TotalVFs and NumVFs are its
+	// sriov_totalvfs and sriov_numvfs, 0 when not capable.
+	SRIOV    bool
 	VFs      []Address
 	TotalVFs int
 	NumVFs   int

@@ -17,14 +17,15 @@ import (
 // behind the card's own switch. A group without any such function has the
 // lowest function of each slot as a primary.
 //
-// A function without a group is in a unit that is [Unit.Blocked], formed by
-// slot. A unit is also blocked by a platform bridge in its group, and by a
-// virtual function that shares its group with its own physical function.
+// A function without a group is a unit of its own that is [Unit.Blocked]:
+// nothing isolates it. A unit is also blocked by a platform bridge in its group,
+// and by a virtual function that shares its group with its own physical
+// function.
 func Units(h *Host) []Unit {
 	type key struct {
 		group int
-		// slot tells ungrouped functions apart; zero for groups.
-		slot Address
+		// alone tells ungrouped functions apart; zero for groups.
+		alone Address
 	}
 	byKey := make(map[key]int, len(h.Functions))
 	groups := make([][]*Function, 0, len(h.Functions))
@@ -35,10 +36,7 @@ func Units(h *Host) []Unit {
 		}
 		k := key{group: f.IOMMUGroup}
 		if f.IOMMUGroup < 0 {
-			k.slot = f.Address
-			if f.PF == nil {
-				k.slot.Function = 0
-			}
+			k.alone = f.Address
 		}
 		n, ok := byKey[k]
 		if !ok {
