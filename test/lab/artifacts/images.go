@@ -45,7 +45,7 @@ const (
 // disk has half the size.
 func packLayer(ctx context.Context, tree, dir string) error {
 	tarPath := filepath.Join(dir, "layer.tar")
-	defer os.Remove(tarPath)
+	defer func() { _ = os.Remove(tarPath) }()
 	pack := command{args: []string{
 		"tar", "--create", "--file", tarPath, "--directory", tree, "--sort=name", "--mtime=@0", "--numeric-owner", "--xattrs",
 		"--xattrs-include=security.capability", "--exclude=./dev/*", ".",

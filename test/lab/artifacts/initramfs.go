@@ -22,7 +22,7 @@ func nodeModules() []string {
 func guestModules() []string {
 	return []string{
 		"virtio_pci", "failover", "net_failover", "virtio_net", "virtio_console", "virtio_blk", "virtio_scsi", "sd_mod", "sr_mod",
-		"virtio_rng", "virtiofs", "igbvf", "nvme", "ext4", "isofs", "button", "evdev", "pvpanic", "pvpanic_mmio", "pvpanic_pci",
+		"virtio_rng", "virtiofs", "igbvf", "nvme", "isofs", "button", "evdev", "pvpanic", "pvpanic_mmio", "pvpanic_pci",
 		"qemu_fw_cfg",
 	}
 }
@@ -203,7 +203,7 @@ func programFiles(tree, program string) ([]string, error) {
 		if err != nil {
 			return fmt.Errorf("find the libraries of %s: %w", name, err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		found[name] = true
 		for _, p := range f.Progs {
 			if p.Type != elf.PT_INTERP {

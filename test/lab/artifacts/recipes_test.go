@@ -88,8 +88,8 @@ func TestRecipeKey(t *testing.T) {
 			}
 		})
 	}
-	if nodeRecipe().key() != nodeRecipe().key() {
-		t.Error("the key is not stable")
+	if first, second := nodeRecipe().key(), nodeRecipe().key(); first != second {
+		t.Errorf("the key is not stable: %s, %s", first, second)
 	}
 }
 

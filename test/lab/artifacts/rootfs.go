@@ -116,7 +116,7 @@ func (b *builder) makeTree(ctx context.Context, r recipe, root string) error {
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	// INITRD=No keeps the kernel's packages from making an initramfs, which takes longer than all the rest.
 	c := command{args: r.args(root), isolated: true, env: []string{"INITRD=No", "SOURCE_DATE_EPOCH=0", "TMPDIR=" + tmp}}
 	if _, err := c.run(ctx); err != nil {

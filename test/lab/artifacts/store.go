@@ -114,7 +114,7 @@ func (b *builder) updateStore(ctx context.Context, work string, images []namedIm
 	if err != nil {
 		return fmt.Errorf("make the image store: %w", err)
 	}
-	defer os.RemoveAll(state)
+	defer func() { _ = os.RemoveAll(state) }()
 	config := filepath.Join(state, "config.toml")
 	if err := os.WriteFile(config, []byte(containerdConfig(root, state)), 0o644); err != nil {
 		return fmt.Errorf("make the image store: %w", err)
