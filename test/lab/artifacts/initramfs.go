@@ -15,7 +15,7 @@ import (
 
 // nodeModules are what the node needs to find its disks; everything else it loads from its root file system.
 func nodeModules() []string {
-	return []string{"virtio_pci", "virtio_blk", "ext4", "overlay", "virtio_net", "virtio_console"}
+	return []string{"virtio_pci", "virtio_blk", "crc32c_intel", "crc32c_generic", "ext4", "overlay", "virtio_net", "virtio_console"}
 }
 
 // guestModules are what guests may need; each is loaded only where a device asks for it.
