@@ -161,10 +161,12 @@ func (b *builder) buildBinaries(ctx context.Context) error {
 			}
 			have = slices.DeleteFunc(have, func(p program) bool {
 				err := compile([]program{p})
-				if err != nil {
-					b.progress("artifacts: NOT BUILT, does not compile: %s: %v", p.name, err)
+				if err == nil {
+					return false
 				}
-				return err != nil
+				_, statErr := os.Stat(filepath.Join(dir, filepath.Base(p.pkg)))
+				b.progress("artifacts: DOES NOT COMPILE (the last one that did is used: %t): %s: %v", statErr == nil, p.name, err)
+				return statErr != nil
 			})
 		}
 		for _, p := range have {
