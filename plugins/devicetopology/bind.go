@@ -30,9 +30,9 @@ func (pl *plugin) Reserve(ctx context.Context, state fwk.CycleState, pod *corev1
 		return st
 	}
 	st, _ := pl.buildState(e, node, ni.GetPods(), pod.UID)
-	choice, ok := engine.Choose(st, c.req, c.mix)
+	choice, ok := engine.Place(st, c.pod, c.mix)
 	if !ok {
-		return fwk.NewStatus(fwk.Unschedulable, engine.Explain(st, c.req, node))
+		return fwk.NewStatus(fwk.Unschedulable, engine.Explain(st, c.pod, node))
 	}
 	a, err := c.assign(e.node, choice, string(pod.UID), node)
 	if err != nil {

@@ -61,14 +61,14 @@ func (pl *plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1
 		pl.waiting.remove(pod.UID)
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
-	pr.req = pl.inv.interner.Request(pr.req)
-	f := pl.inv.fitness(pr.req)
+	pr.pod = pl.inv.interner.Pod(pr.pod)
+	f := pl.inv.fitness(pr.pod.Request)
 	if f.miss != "" {
 		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, f.miss)
 	}
 	c := &cycle{podRequest: pr, nodes: len(nodes), need: needs(pod)}
 	if pl.waiting.first(pod.UID) {
-		pl.seen.Observe(pr.req, c.need)
+		pl.seen.Observe(pr.pod.Request, c.need)
 	}
 	c.mix = pl.seen.Mix()
 	state.Write(stateKey, c)
@@ -112,14 +112,14 @@ func (pl *plugin) Filter(_ context.Context, state fwk.CycleState, _ *corev1.Pod,
 		return st
 	}
 	st := pl.state(e, ni)
-	if _, ok := engine.Feasible(st, c.req); ok {
+	if engine.Fits(st, c.pod, c.mix) {
 		return nil
 	}
 	if c.nodes > *pl.args.NamedNodes {
 		name = ""
 	}
-	reason := engine.Explain(st, c.req, name)
-	if engine.Never(e.node.Shape, c.req) {
+	reason := engine.Explain(st, c.pod, name)
+	if engine.Never(e.node.Shape, c.pod.Request) {
 		// Evicting pods cannot help.
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, reason)
 	}
@@ -164,7 +164,7 @@ func (pl *plugin) Score(_ context.Context, state fwk.CycleState, _ *corev1.Pod, 
 		MilliCPU: ni.GetAllocatable().GetMilliCPU() - ni.GetRequested().GetMilliCPU(),
 		Memory:   ni.GetAllocatable().GetMemory() - ni.GetRequested().GetMemory(),
 	}
-	return engine.Score(pl.state(e, ni), c.req, c.mix, have, c.need), nil
+	return engine.Score(pl.state(e, ni), c.pod, c.mix, have, c.need), nil
 }
 
 // ScoreExtensions is nil: scores are already 0 to 100.

@@ -1,6 +1,7 @@
 package devicetopology
 
 import (
+	"errors"
 	"maps"
 	"strings"
 	"sync"
@@ -15,8 +16,10 @@ import (
 
 // nodeEntry is what an inventory says about one node. It is immutable.
 type nodeEntry struct {
-	node   *engine.Node
-	bootID string
+	node *engine.Node
+	// kubelet is nil where its managers do not decide about devices.
+	kubelet *nodeKubelet
+	bootID  string
 	// version changes whenever the entry does.
 	version int64
 	// err says why the inventory cannot be used; node is nil then.
@@ -149,11 +152,15 @@ func (i *inventories) ours(resource string) bool {
 // set takes over an inventory object.
 func (i *inventories) set(inv *v1alpha1.NodeInventory) {
 	node, err := engine.NewNode(specOf(&inv.Spec), &i.interner)
+	kubelet, kubeletErr := kubeletOf(&inv.Spec)
+	if err = errors.Join(err, kubeletErr); err != nil {
+		node = nil
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.version++
 	i.count(inv.Name, -1)
-	i.entries.Store(inv.Name, &nodeEntry{node: node, bootID: inv.Spec.BootID, version: i.version, err: err})
+	i.entries.Store(inv.Name, &nodeEntry{node: node, kubelet: kubelet, bootID: inv.Spec.BootID, version: i.version, err: err})
 	i.count(inv.Name, +1)
 	i.changed()
 }

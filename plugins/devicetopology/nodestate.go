@@ -16,6 +16,7 @@ type nodeMemo struct {
 	generation int64
 	version    int64
 	epoch      int64
+	usage      int64
 	// until is when a hold inside ends, zero for never.
 	until time.Time
 	state *engine.State
@@ -27,17 +28,17 @@ type nodeMemo struct {
 // computed and not stored.
 func (pl *plugin) state(e *nodeEntry, ni fwk.NodeInfo) *engine.State {
 	node := ni.Node().Name
-	gen, epoch := ni.GetGeneration(), pl.ledger.epoch.Load()
+	gen, epoch, usage := ni.GetGeneration(), pl.ledger.epoch.Load(), pl.usage.version(node)
 	if m, ok := pl.memos.Load(node); ok {
 		m := m.(*nodeMemo)
-		if m.generation == gen && m.version == e.version && m.epoch == epoch &&
+		if m.generation == gen && m.version == e.version && m.epoch == epoch && m.usage == usage &&
 			(m.until.IsZero() || pl.ledger.now().Before(m.until)) {
 			return m.state
 		}
 	}
 	st, until := pl.buildState(e, node, ni.GetPods(), "")
 	if own, err := pl.handle.SnapshotSharedLister().NodeInfos().Get(node); err == nil && own == ni {
-		pl.memos.Store(node, &nodeMemo{generation: gen, version: e.version, epoch: epoch, until: until, state: st})
+		pl.memos.Store(node, &nodeMemo{generation: gen, version: e.version, epoch: epoch, usage: usage, until: until, state: st})
 	}
 	return st
 }
@@ -71,6 +72,10 @@ func (s *shared) buildState(e *nodeEntry, node string, pods []fwk.PodInfo, skip 
 				}
 			}
 		}
+	}
+	if e.kubelet != nil {
+		st.Kubelet = e.kubelet.model
+		st.Load = s.load(e.kubelet, e, node, s.usage.get(node), pods, string(skip))
 	}
 	return st.Seal(), until
 }

@@ -13,19 +13,10 @@ import (
 	"github.com/kubevfio/kubevfio/topology"
 )
 
-// containerItem is what one container asks for of one resource.
-type containerItem struct {
-	container string
-	resource  string
-	count     int
-}
-
 // podRequest is a pod's wish, parsed once per cycle.
 type podRequest struct {
-	req *engine.Request
-	// items in the order of the pod's containers, then of resource names.
-	items []containerItem
-	// level and required are the parsed wish.
+	pod *engine.Pod
+	// alignment is the parsed wish, nil without one.
 	alignment *v1alpha1.Alignment
 }
 
@@ -58,6 +49,18 @@ func asksExtended(pod *corev1.Pod) bool {
 // sidecar reports whether an init container runs as long as the pod.
 func sidecar(c *corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
+// eachContainer calls fn for all containers in the order in which kubelet
+// admits them; init tells those that end before the others start.
+func eachContainer(pod *corev1.Pod, fn func(c *corev1.Container, init bool)) {
+	for i := range pod.Spec.InitContainers {
+		c := &pod.Spec.InitContainers[i]
+		fn(c, !sidecar(c))
+	}
+	for i := range pod.Spec.Containers {
+		fn(&pod.Spec.Containers[i], false)
+	}
 }
 
 // eachDeviceContainer calls fn for the containers that may hold devices, in
@@ -96,19 +99,26 @@ func parsePod(pod *corev1.Pod, ours func(resource string) bool) (*podRequest, er
 			}
 		}
 	}
-	var items []engine.Item
-	eachDeviceContainer(pod, func(c *corev1.Container) {
+	containers := exclusive(pod)
+	items := 0
+	next := 0
+	eachContainer(pod, func(c *corev1.Container, init bool) {
+		ec := &containers[next]
+		next++
+		if init {
+			return
+		}
 		for _, name := range slices.Sorted(maps.Keys(c.Resources.Requests)) {
 			q := c.Resources.Requests[name]
 			n := int(q.Value())
 			if n == 0 || !extended(name) || !ours(string(name)) {
 				continue
 			}
-			pr.items = append(pr.items, containerItem{container: c.Name, resource: string(name), count: n})
-			items = append(items, engine.Item{Resource: string(name), Count: n})
+			ec.Items = append(ec.Items, engine.Item{Resource: string(name), Count: n})
+			items++
 		}
 	})
-	if len(items) == 0 {
+	if items == 0 {
 		if wished {
 			return nil, fmt.Errorf("annotation %s: the pod asks for no device resource that a DevicePool or a node's inventory offers", v1alpha1.AlignmentAnnotation)
 		}
@@ -118,36 +128,34 @@ func parsePod(pod *corev1.Pod, ours func(resource string) bool) (*podRequest, er
 	if pr.alignment != nil {
 		level, required = pr.alignment.Level, pr.alignment.Required
 	}
-	pr.req = engine.NewRequest(items, level, required)
+	pr.pod = engine.NewPod(containers, level, required)
 	return pr, nil
 }
 
-// assign turns a choice into the assignment of the pod's containers.
-func (pr *podRequest) assign(n *engine.Node, c engine.Choice, uid, node string) (*v1alpha1.Assignment, error) {
+// assign turns a placement into the assignment of the pod's containers.
+func (pr *podRequest) assign(n *engine.Node, p *engine.Placement, uid, node string) (*v1alpha1.Assignment, error) {
 	a := &v1alpha1.Assignment{
 		Version: v1alpha1.AssignmentVersion, PodUID: uid, Node: node,
 		Containers: map[string]map[string][]topology.Address{},
-		NUMANodes:  c.NUMA,
+		NUMANodes:  p.NUMA,
 	}
-	if pr.req.Units() > 1 {
-		a.Alignment = c.Level.String()
+	if pr.pod.Request.Units() > 1 {
+		a.Alignment = p.Level.String()
 	}
-	next := map[string][]int{}
-	for i, it := range pr.req.Items {
-		next[it.Resource] = c.Units[i]
-	}
-	for _, it := range pr.items {
-		units := next[it.resource][:it.count]
-		next[it.resource] = next[it.resource][it.count:]
-		if a.Containers[it.container] == nil {
-			a.Containers[it.container] = map[string][]topology.Address{}
-		}
-		for _, u := range units {
-			addr, err := topology.ParseAddress(n.IDs[u])
-			if err != nil {
-				return nil, fmt.Errorf("inventory of node %s: %w", node, err)
+	for i, c := range pr.pod.Containers {
+		for j, it := range c.Items {
+			var addrs []topology.Address
+			for _, u := range p.Units[i][j] {
+				addr, err := topology.ParseAddress(n.IDs[u])
+				if err != nil {
+					return nil, fmt.Errorf("inventory of node %s: %w", node, err)
+				}
+				addrs = append(addrs, addr)
 			}
-			a.Containers[it.container][it.resource] = append(a.Containers[it.container][it.resource], addr)
+			if a.Containers[c.Name] == nil {
+				a.Containers[c.Name] = map[string][]topology.Address{}
+			}
+			a.Containers[c.Name][it.Resource] = addrs
 		}
 	}
 	return a, nil

@@ -13,8 +13,8 @@ import (
 type usages struct {
 	mu    sync.RWMutex
 	nodes map[string]*nodeUsage
-	// version counts the changes.
-	version int64
+	// changes counts the reports.
+	changes int64
 }
 
 // nodeUsage is one report, indexed.
@@ -34,8 +34,8 @@ func (u *usages) set(o *v1alpha1.NodeUsage) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.version++
-	n.version = u.version
+	u.changes++
+	n.version = u.changes
 	u.nodes[o.Name] = n
 }
 
@@ -60,6 +60,14 @@ func (u *usages) get(node string) *nodeUsage {
 	u.mu.RLock()
 	defer u.mu.RUnlock()
 	return u.nodes[node]
+}
+
+// version changes with every report of a node; 0 without one.
+func (u *usages) version(node string) int64 {
+	if n := u.get(node); n != nil {
+		return n.version
+	}
+	return 0
 }
 
 // devices are the units that the node's agent says a pod holds.

@@ -110,7 +110,7 @@ func BenchmarkMemo(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					Feasible(st, req)
-					Rank(st, req, mix)
+					st.prof.choose(req, mix)
 				}
 			})
 		}
@@ -122,12 +122,12 @@ func TestNoAllocation(t *testing.T) {
 	mix := benchMix()
 	for sn, st := range benchStates(t) {
 		for rn, req := range benchRequests() {
-			Rank(st, req, mix)
+			st.prof.choose(req, mix)
 			if n := testing.AllocsPerRun(100, func() { Feasible(st, req) }); n != 0 {
 				t.Errorf("%s/%s: Feasible allocates %v times", sn, rn, n)
 			}
-			if n := testing.AllocsPerRun(100, func() { Rank(st, req, mix) }); n != 0 {
-				t.Errorf("%s/%s: a memoised Rank allocates %v times", sn, rn, n)
+			if n := testing.AllocsPerRun(100, func() { st.prof.choose(req, mix) }); n != 0 {
+				t.Errorf("%s/%s: a memoised choice allocates %v times", sn, rn, n)
 			}
 		}
 	}

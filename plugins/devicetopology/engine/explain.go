@@ -47,10 +47,11 @@ func levelPhrase(l topology.Distance) string {
 	}
 }
 
-// Explain says in plain words why a request does not fit on a node now. The
-// text has no trailing dot. It is for requests that [Feasible] refused. Without
-// a node name it says "the node", so that a scheduler can count equal reasons.
-func Explain(st *State, req *Request, node string) string {
+// Explain says in plain words why a pod does not fit on a node now. The text
+// has no trailing dot. It is for pods that [Fits] refused. Without a node name
+// it says "the node", so that a scheduler can count equal reasons.
+func Explain(st *State, pod *Pod, node string) string {
+	req := pod.Request
 	s := st.Node.Shape
 	if node = "node " + node; node == "node " {
 		node = "the node"
@@ -75,6 +76,10 @@ func Explain(st *State, req *Request, node string) string {
 				return fmt.Sprintf("needs %d %s, %s has %s but no free fabric partition of %d", b.n[i], s.resources[r], node, st.freeOf(r), b.n[i])
 			}
 		}
+	}
+	if _, ok := Feasible(st, req); ok {
+		p, _ := Place(st, pod, nil)
+		return fmt.Sprintf("needs %s, %s has them free but its kubelet would refuse: %s", req, node, p.reason)
 	}
 	var have []string
 	for _, r := range b.res {
@@ -174,5 +179,5 @@ func (n *Near) Add(s *Shape, req *Request, node string) {
 
 // String is the message for the pod's owner.
 func (n *Near) String() string {
-	return fmt.Sprintf("no node's hardware can ever fit %s; nearest: %s", n.req, n.text)
+	return fmt.Sprintf("no node's hardware can ever fit this pod: needs %s, nearest: %s", n.req, n.text)
 }

@@ -10,6 +10,7 @@ type Interner struct {
 	mu       sync.Mutex
 	shapes   map[string]*Shape
 	requests map[string]*Request
+	pods     map[string]*Pod
 
 	profiles profiles
 }
@@ -53,6 +54,23 @@ func (in *Interner) Len() int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return len(in.shapes)
+}
+
+// Pod returns the one pointer for equal pods.
+func (in *Interner) Pod(p *Pod) *Pod {
+	req := in.Request(p.Request)
+	key := p.key()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if old, ok := in.pods[key]; ok {
+		return old
+	}
+	if in.pods == nil || len(in.pods) >= maxRequests {
+		in.pods = map[string]*Pod{}
+	}
+	p.Request = req
+	in.pods[key] = p
+	return p
 }
 
 // Shapes are the distinct shapes, in no order.

@@ -238,9 +238,15 @@ func (m *Mix) unusable(f *fit, mb *mixBounds, cp *copies) int64 {
 // choice comes to the wish counts 60 points, then what the node loses for the
 // mix of requests, CPU and memory included, then tightness. have is what the
 // node has free beside devices, need what the pod asks for. A node on which the
-// request does not fit gets 0.
-func Score(st *State, req *Request, mix *Mix, have, need Resources) int64 {
-	r := st.prof.choose(req, mix)
+// pod does not fit gets 0.
+func Score(st *State, pod *Pod, mix *Mix, have, need Resources) int64 {
+	req := pod.Request
+	var r *result
+	if st.predicted() {
+		r = &st.placement(pod, mix).res
+	} else {
+		r = st.prof.choose(req, mix)
+	}
 	if !r.ok {
 		return 0
 	}

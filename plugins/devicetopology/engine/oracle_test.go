@@ -265,9 +265,9 @@ func TestOracle(t *testing.T) {
 		if r.IntN(2) == 0 {
 			mix = &Mix{types: []mixType{{req: randomRequest(r, sp), weight: 600}, {req: randomRequest(r, sp), weight: 400}}}
 		}
-		c, ok := Choose(st, req, mix)
+		c, ok := Place(st, &Pod{Request: req, Containers: []Container{{Name: "c", Items: req.Items}}}, mix)
 		if ok != want {
-			t.Fatalf("case %d: Choose ok = %v, oracle %v\nspec %+v\nused %v\nrequest %s", i, ok, want, sp, used, req)
+			t.Fatalf("case %d: Place ok = %v, oracle %v\nspec %+v\nused %v\nrequest %s", i, ok, want, sp, used, req)
 		}
 		if ok {
 			feasible++
@@ -279,7 +279,7 @@ func TestOracle(t *testing.T) {
 	}
 }
 
-func checkChoice(t *testing.T, i int, sp *Spec, node *Node, used map[string]bool, req *Request, c Choice, best topology.Distance) {
+func checkChoice(t *testing.T, i int, sp *Spec, node *Node, used map[string]bool, req *Request, c *Placement, best topology.Distance) {
 	t.Helper()
 	fail := func(format string, args ...any) {
 		t.Fatalf("case %d: %s\nspec %+v\nused %v\nrequest %s\nchoice %+v", i, fmt.Sprintf(format, args...), sp, used, req, c)
@@ -287,10 +287,10 @@ func checkChoice(t *testing.T, i int, sp *Spec, node *Node, used map[string]bool
 	var units []UnitSpec
 	seen := map[int]bool{}
 	for k, it := range req.Items {
-		if len(c.Units[k]) != it.Count {
-			fail("%d units of %s, want %d", len(c.Units[k]), it.Resource, it.Count)
+		if len(c.Units[0][k]) != it.Count {
+			fail("%d units of %s, want %d", len(c.Units[0][k]), it.Resource, it.Count)
 		}
-		for _, u := range c.Units[k] {
+		for _, u := range c.Units[0][k] {
 			id := node.IDs[u]
 			su := sp.Units[slices.IndexFunc(sp.Units, func(x UnitSpec) bool { return x.ID == id })]
 			if used[id] || !su.Ready || seen[u] || sp.Resources[su.Resource] != it.Resource {

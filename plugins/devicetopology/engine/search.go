@@ -11,19 +11,6 @@ import (
 // those seen wins. Feasibility and the level reached are never capped.
 const maxLeaves = 96
 
-// Choice is a set of units that fits a request.
-type Choice struct {
-	// Units are unit indexes by item of the request, each in the order in which
-	// they should be handed to containers: sorted.
-	Units [][]int
-	// Level is the nearest level whose one domain holds all units.
-	Level topology.Distance
-	// NUMA nodes that the units touch, sorted; unknown nodes are left out.
-	NUMA []int
-	// Cost is what remains of the objective below the level: smaller is better.
-	Cost Cost
-}
-
 // Cost orders choices of one level: first what becomes unusable for others,
 // then how spread out the choice is.
 type Cost struct {
@@ -123,42 +110,6 @@ func subset(a, b []uint16) bool {
 		}
 	}
 	return true
-}
-
-// Choose picks the units for a request: the nearest level up to the wish, then
-// the least cost for the mix of requests seen (nil: none). The same state,
-// request and mix give the same choice. ok is false when the request does not
-// fit.
-func Choose(st *State, req *Request, mix *Mix) (Choice, bool) {
-	r := st.prof.choose(req, mix)
-	if !r.ok {
-		return Choice{}, false
-	}
-	return st.choice(req, r), true
-}
-
-// Rank is the level and cost that [Choose] would reach, without the units. It
-// is what scoring needs and does not allocate when memoised.
-func Rank(st *State, req *Request, mix *Mix) (topology.Distance, Cost, bool) {
-	r := st.prof.choose(req, mix)
-	return r.level, r.cost, r.ok
-}
-
-// choice turns a result into units.
-func (st *State) choice(req *Request, r *result) Choice {
-	s := st.Node.Shape
-	b := req.on(s)
-	c := Choice{Level: r.level, Cost: r.cost, Units: make([][]int, len(b.res))}
-	for i, res := range b.res {
-		c.Units[i] = st.pick(r.take, res)
-		for _, u := range c.Units[i] {
-			if n := s.NUMAOf(u); n != topology.NUMAUnknown && !slices.Contains(c.NUMA, n) {
-				c.NUMA = append(c.NUMA, n)
-			}
-		}
-	}
-	slices.Sort(c.NUMA)
-	return c
 }
 
 // choose returns the memoised or computed result.
@@ -566,9 +517,25 @@ func (sr *search) spreadCost() int64 {
 	return cost
 }
 
+// evaluate is the result for units that are already chosen.
+func (p *Profile) evaluate(b *bound, mix *Mix, take []uint16) result {
+	sr := searchPool.Get().(*search)
+	defer searchPool.Put(sr)
+	sr.reset(p, b, mix)
+	sr.dom = p.shape.wholeDom
+	for c, k := range take {
+		if k > 0 {
+			sr.add(uint16(c), int(k))
+		}
+	}
+	sr.leaf()
+	return result{ok: true, level: p.levelOf(b, take), cost: sr.cost, take: slices.Clone(take), before: sr.beforeCopies, after: sr.after}
+}
+
 // pick takes the counted units of a resource out of their cells: from the
 // physical functions with the fewest free units first, lowest address first.
-func (st *State) pick(take []uint16, res int) []int {
+// Units in skip are gone.
+func (st *State) pick(take []uint16, res int, skip bitset) []int {
 	s := st.Node.Shape
 	var out []int
 	for _, c := range s.whole().cells[res] {
@@ -579,7 +546,7 @@ func (st *State) pick(take []uint16, res int) []int {
 		var free []int
 		perPF := map[int]int{}
 		for _, u := range s.cells[c].units {
-			if !st.taken.has(int(u)) {
+			if !st.taken.has(int(u)) && !skip.has(int(u)) {
 				free = append(free, int(u))
 				perPF[s.unitPF[u]]++
 			}

@@ -1,10 +1,16 @@
 package engine
 
+import "sync/atomic"
+
 // State is what of a node is free. Build it with [NewState] and the Use
 // methods, then call [State.Seal]; from then on it is read only and safe for
 // concurrent use.
 type State struct {
 	Node *Node
+	// Kubelet and Load are the node's kubelet and what its managers have handed
+	// out; nil where they do not matter. Set them before Seal.
+	Kubelet *Kubelet
+	Load    *Load
 	// taken has a bit per unit that is used or not ready.
 	taken bitset
 	// free and unknown become the profile's.
@@ -14,6 +20,9 @@ type State struct {
 	used []uint16
 
 	prof *Profile
+
+	memo     [placementSlots]atomic.Pointer[placed]
+	nextMemo atomic.Uint32
 }
 
 // NewState is the state of a node without pods.

@@ -1,0 +1,589 @@
+package engine
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+)
+
+// Topology manager policies of kubelet.
+const (
+	PolicyNone       = "none"
+	PolicyBestEffort = "best-effort"
+	PolicyRestricted = "restricted"
+	PolicySingleNUMA = "single-numa-node"
+)
+
+// maxNUMA is the number of NUMA nodes up to which kubelet's choice is
+// predicted; kubelet itself refuses more unless told otherwise.
+const maxNUMA = 8
+
+// Kubelet is how a node's kubelet places containers, as far as it decides
+// which devices a container can get.
+type Kubelet struct {
+	// Policy of the topology manager; empty is none.
+	Policy string
+	// PodScope: one decision for all containers of a pod.
+	PodScope bool
+	// PreferClosest is the option prefer-closest-numa-nodes.
+	PreferClosest bool
+	// StaticCPU and StaticMemory are the managers' policies.
+	StaticCPU    bool
+	StaticMemory bool
+	// AlignBySocket, FullCores and DistributeNUMA are options of the static CPU
+	// manager.
+	AlignBySocket  bool
+	FullCores      bool
+	DistributeNUMA bool
+	// NUMA nodes, sorted by ID.
+	NUMA []KubeletNUMA
+	// MemoryTypes are the names that KubeletNUMA.Memory counts: "memory" first.
+	MemoryTypes []string
+}
+
+// KubeletNUMA is a NUMA node as kubelet's managers see it.
+type KubeletNUMA struct {
+	ID     int
+	Socket int
+	// CPUs online, and Assignable ones: those that are not reserved.
+	CPUs, Assignable int
+	// Distances to the nodes in order; nil when unknown.
+	Distances []int
+	// Memory is what the memory manager can hand out, in bytes, by type.
+	Memory []int64
+}
+
+// ContainerKind says how long a container runs.
+type ContainerKind int
+
+// Kinds of containers, in kubelet's sense.
+const (
+	App ContainerKind = iota
+	Sidecar
+	Init
+)
+
+// Container is what one container asks of kubelet's managers.
+type Container struct {
+	Name string
+	Kind ContainerKind
+	// CPUs that it gets for itself from the static CPU manager; 0 for none.
+	CPUs int
+	// Memory and huge pages, for the static memory manager; nil for containers
+	// that it leaves alone.
+	Memory []MemoryNeed
+	// Items are the devices, sorted by resource.
+	Items []Item
+}
+
+// MemoryNeed is memory of one type, in bytes.
+type MemoryNeed struct {
+	Type  string
+	Bytes int64
+}
+
+// mask is a set of NUMA nodes by index in Kubelet.NUMA. 0 stands for kubelet's
+// "no affinity".
+type mask uint16
+
+func (m mask) count() int { return bits.OnesCount16(uint16(m)) }
+
+// maskSet is a set of masks of up to maxNUMA nodes.
+type maskSet [1 << maxNUMA / 64]uint64
+
+func (s *maskSet) add(m mask)      { s[m/64] |= 1 << (m % 64) }
+func (s *maskSet) has(m mask) bool { return s[m/64]&(1<<(m%64)) != 0 }
+func (s *maskSet) empty() bool     { return *s == maskSet{} }
+
+func (s *maskSet) and(o *maskSet) {
+	for i := range s {
+		s[i] &= o[i]
+	}
+}
+
+// hints are what one resource says: nothing (care is false), or a list of masks
+// of which some are preferred. An empty list means that no mask is possible.
+type hints struct {
+	care      bool
+	all, pref maskSet
+}
+
+// Load is what kubelet's managers have handed out on a node.
+type Load struct {
+	// cpu are the free assignable CPUs by NUMA node.
+	cpu [maxNUMA]int
+	// mem[type] is free memory by NUMA node.
+	mem [][maxNUMA]int64
+	// group is the set of nodes that allocations on a node span, 0 without any.
+	group [maxNUMA]mask
+}
+
+// NewLoad is a node on which nothing runs.
+func (k *Kubelet) NewLoad() *Load {
+	l := &Load{mem: make([][maxNUMA]int64, len(k.MemoryTypes))}
+	for i := range k.nodes() {
+		l.cpu[i] = k.NUMA[i].Assignable
+		for t := range k.MemoryTypes {
+			l.mem[t][i] = k.NUMA[i].Memory[t]
+		}
+	}
+	return l
+}
+
+// Clone is a copy that can be changed.
+func (l *Load) Clone() *Load {
+	c := *l
+	c.mem = slices.Clone(l.mem)
+	return &c
+}
+
+// nodes is the number of NUMA nodes that the model looks at.
+func (k *Kubelet) nodes() int { return min(len(k.NUMA), maxNUMA) }
+
+// aligned reports whether kubelet's topology manager has a say.
+func (k *Kubelet) aligned() bool { return k != nil && k.Policy != "" && k.Policy != PolicyNone }
+
+// index is the place of a NUMA node ID, -1 when it is not there.
+func (k *Kubelet) index(id int) int {
+	for i := range k.nodes() {
+		if k.NUMA[i].ID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+func (k *Kubelet) memoryType(name string) int { return slices.Index(k.MemoryTypes, name) }
+
+// full is the mask of all nodes.
+func (k *Kubelet) full() mask { return mask(1)<<k.nodes() - 1 }
+
+// UseCPUs notes exclusive CPUs by NUMA node ID.
+func (l *Load) UseCPUs(k *Kubelet, numa, n int) {
+	if i := k.index(numa); i >= 0 {
+		l.cpu[i] -= n
+	}
+}
+
+// UseMemory notes memory that may come from a set of NUMA nodes.
+func (l *Load) UseMemory(k *Kubelet, typ string, numa []int, bytes int64) {
+	var m mask
+	for _, id := range numa {
+		if i := k.index(id); i >= 0 {
+			m |= 1 << i
+		}
+	}
+	l.takeMemory(k, m, k.memoryType(typ), bytes)
+}
+
+// takeMemory fills memory from the lowest node of the mask upwards, as kubelet
+// does.
+func (l *Load) takeMemory(k *Kubelet, m mask, typ int, bytes int64) {
+	for i := range k.nodes() {
+		if m&(1<<i) == 0 {
+			continue
+		}
+		l.group[i] = m
+		if typ < 0 {
+			continue
+		}
+		n := min(bytes, max(0, l.mem[typ][i]))
+		l.mem[typ][i] -= n
+		bytes -= n
+	}
+}
+
+// devices is the view of one resource's units by NUMA node.
+type devices struct {
+	// all units and available ones; those of unknown NUMA node are in none.
+	all, free [maxNUMA]int
+	// bear are the nodes that have units at all.
+	bear mask
+}
+
+// view counts the units of a resource by NUMA node.
+func (k *Kubelet) view(s *Shape, free []uint16, res int) (d devices) {
+	for _, c := range s.whole().cells[res] {
+		if i := k.index(s.cells[c].numa); i >= 0 {
+			d.all[i] += len(s.cells[c].units)
+			d.free[i] += int(free[c])
+			d.bear |= 1 << i
+		}
+	}
+	return d
+}
+
+func sumIn(v *[maxNUMA]int, m mask) int {
+	n := 0
+	for i := 0; m>>i != 0; i++ {
+		if m&(1<<i) != 0 {
+			n += v[i]
+		}
+	}
+	return n
+}
+
+// deviceHints are the device manager's for n units of a resource.
+func (k *Kubelet) deviceHints(d *devices, n int) hints {
+	if d.bear == 0 {
+		return hints{}
+	}
+	h := hints{care: true}
+	least := d.bear.count()
+	for m := mask(1); m <= k.full(); m++ {
+		if m&^d.bear == 0 && sumIn(&d.all, m) >= n {
+			least = min(least, m.count())
+		}
+	}
+	for m := mask(1); m <= k.full(); m++ {
+		if m&^d.bear != 0 || sumIn(&d.free, m) < n {
+			continue
+		}
+		h.all.add(m)
+		if m.count() == least {
+			h.pref.add(m)
+		}
+	}
+	return h
+}
+
+// cpuHints are the static CPU manager's for n exclusive CPUs. reuse are CPUs of
+// the pod's finished init containers.
+func (k *Kubelet) cpuHints(l *Load, n int, reuse *[maxNUMA]int) hints {
+	if n == 0 || !k.StaticCPU {
+		return hints{}
+	}
+	h := hints{care: true}
+	least := k.nodes()
+	for m := mask(1); m <= k.full(); m++ {
+		total := 0
+		for i := range k.nodes() {
+			if m&(1<<i) != 0 {
+				total += k.NUMA[i].CPUs
+			}
+		}
+		if total >= n {
+			least = min(least, m.count())
+		}
+	}
+	for m := mask(1); m <= k.full(); m++ {
+		if sumIn(reuse, k.full()&^m) > 0 || sumIn(reuse, m)+sumIn(&l.cpu, m) < n {
+			continue
+		}
+		h.all.add(m)
+		if m.count() == least || (k.AlignBySocket && k.socketAligned(m, least)) {
+			h.pref.add(m)
+		}
+	}
+	return h
+}
+
+// sockets counts the packages that a mask touches.
+func (k *Kubelet) sockets(m mask) int {
+	var seen []int
+	for i := range k.nodes() {
+		if m&(1<<i) != 0 && !slices.Contains(seen, k.NUMA[i].Socket) {
+			seen = append(seen, k.NUMA[i].Socket)
+		}
+	}
+	return len(seen)
+}
+
+// socketAligned: the mask touches no more packages than the fewest nodes that
+// would do.
+func (k *Kubelet) socketAligned(m mask, least int) bool {
+	per := k.nodes() / max(1, k.sockets(k.full()))
+	return per > 0 && k.sockets(m) == (least+per-1)/per
+}
+
+// memoryHints are the static memory manager's. They are the same for every type
+// of memory asked for; without any possible mask the manager says nothing.
+func (k *Kubelet) memoryHints(l *Load, need []MemoryNeed) hints {
+	if len(need) == 0 || !k.StaticMemory {
+		return hints{}
+	}
+	h := hints{}
+	least := k.nodes()
+	for m := mask(1); m <= k.full(); m++ {
+		if !k.memoryIn(m, need, func(t, i int) int64 { return k.NUMA[i].Memory[t] }) {
+			continue
+		}
+		least = min(least, m.count())
+		if l.conflicts(m) || !k.memoryIn(m, need, func(t, i int) int64 { return l.mem[t][i] }) {
+			continue
+		}
+		h.care = true
+		h.all.add(m)
+	}
+	for m := mask(1); m <= k.full(); m++ {
+		if h.all.has(m) && m.count() == least {
+			h.pref.add(m)
+		}
+	}
+	return h
+}
+
+// conflicts: a node belongs either to allocations of its own or to those of one
+// group of nodes.
+func (l *Load) conflicts(m mask) bool {
+	for i := range maxNUMA {
+		if m&(1<<i) == 0 || l.group[i] == 0 {
+			continue
+		}
+		if m.count() == 1 && l.group[i].count() == 1 {
+			continue
+		}
+		if l.group[i] != m {
+			return true
+		}
+	}
+	return false
+}
+
+// memoryIn reports whether a mask has the memory by some count.
+func (k *Kubelet) memoryIn(m mask, need []MemoryNeed, of func(typ, node int) int64) bool {
+	for _, n := range need {
+		t := k.memoryType(n.Type)
+		sum := int64(0)
+		for i := range k.nodes() {
+			if t >= 0 && m&(1<<i) != 0 {
+				sum += of(t, i)
+			}
+		}
+		if sum < n.Bytes {
+			return false
+		}
+	}
+	return true
+}
+
+// verdictNUMA is the topology manager's decision: affinity 0 means none.
+type verdictNUMA struct {
+	affinity  mask
+	preferred bool
+	admit     bool
+}
+
+// merge does what the topology manager does with the hints of all resources.
+func (k *Kubelet) merge(all []hints) verdictNUMA {
+	cares, possible := false, true
+	pref := maskSet{}
+	for i := range pref {
+		pref[i] = ^uint64(0)
+	}
+	for i := range all {
+		h := &all[i]
+		if !h.care {
+			continue
+		}
+		cares = true
+		if h.all.empty() {
+			possible = false
+			continue
+		}
+		pref.and(&h.pref)
+	}
+	if !cares {
+		if k.Policy == PolicySingleNUMA {
+			return verdictNUMA{preferred: true, admit: true}
+		}
+		return verdictNUMA{affinity: k.full(), preferred: true, admit: true}
+	}
+	best := mask(0)
+	if possible {
+		for m := mask(1); m <= k.full(); m++ {
+			if pref.has(m) && (k.Policy != PolicySingleNUMA || m.count() == 1) && k.better(m, best) {
+				best = m
+			}
+		}
+	}
+	switch {
+	case best != 0 && k.Policy == PolicySingleNUMA && best == k.full():
+		return verdictNUMA{preferred: true, admit: true}
+	case best != 0:
+		return verdictNUMA{affinity: best, preferred: true, admit: true}
+	case k.Policy == PolicyBestEffort:
+		return verdictNUMA{affinity: k.mergeLoosely(all), admit: true}
+	}
+	return verdictNUMA{}
+}
+
+// better reports whether kubelet takes mask m over the mask old (0: none yet).
+func (k *Kubelet) better(m, old mask) bool {
+	if old == 0 {
+		return true
+	}
+	if m.count() != old.count() {
+		return m.count() < old.count()
+	}
+	if k.PreferClosest && k.Policy != PolicySingleNUMA {
+		if a, b := k.meanDistance(m), k.meanDistance(old); a != b {
+			return a < b
+		}
+	}
+	return m < old
+}
+
+// meanDistance is the mean over all ordered pairs, times the number of pairs of
+// equally large masks: comparable only between those.
+func (k *Kubelet) meanDistance(m mask) int {
+	sum := 0
+	for i := range k.nodes() {
+		for j := range k.nodes() {
+			if m&(1<<i) != 0 && m&(1<<j) != 0 && j < len(k.NUMA[i].Distances) {
+				sum += k.NUMA[i].Distances[j]
+			}
+		}
+	}
+	return sum
+}
+
+// mergeLoosely is the best-effort policy's choice when no mask suits all: of
+// the intersections that are not empty, the one whose size comes nearest from
+// below to what the hungriest resource needs, else the smallest.
+func (k *Kubelet) mergeLoosely(all []hints) mask {
+	want := 0
+	var reach maskSet
+	reach.add(k.full())
+	for i := range all {
+		h := &all[i]
+		if !h.care || h.all.empty() {
+			continue
+		}
+		least := maxNUMA
+		var next maskSet
+		for m := mask(1); m <= k.full(); m++ {
+			if !h.all.has(m) {
+				continue
+			}
+			least = min(least, m.count())
+			for r := mask(1); r <= k.full(); r++ {
+				if reach.has(r) && r&m != 0 {
+					next.add(r & m)
+				}
+			}
+		}
+		want = max(want, least)
+		reach = next
+	}
+	best := mask(0)
+	for m := mask(1); m <= k.full(); m++ {
+		if !reach.has(m) {
+			continue
+		}
+		switch c, b := m.count(), best.count(); {
+		case best == 0,
+			c <= want && b > want,
+			c <= want && c > b,
+			b > want && c < b,
+			c == b && k.better(m, best):
+			best = m
+		}
+	}
+	if best == 0 {
+		return k.full()
+	}
+	return best
+}
+
+// takeCPUs hands out n CPUs by count: from the affinity first, then anywhere.
+// Across several nodes it takes whole free nodes first and then the fullest
+// ones, which is what kubelet's packing comes to.
+func (l *Load) takeCPUs(k *Kubelet, affinity mask, n int, reuse *[maxNUMA]int) (got [maxNUMA]int, err error) {
+	avail := l.cpu
+	for i := range reuse {
+		avail[i] += reuse[i]
+	}
+	if sumIn(&avail, k.full()) < n {
+		return got, fmt.Errorf("%d CPUs are free for exclusive use, needs %d", sumIn(&avail, k.full()), n)
+	}
+	take := func(i, c int) {
+		c = min(c, avail[i], n)
+		avail[i] -= c
+		got[i] += c
+		n -= c
+	}
+	near := affinity
+	if near != 0 && k.AlignBySocket {
+		for i := range k.nodes() {
+			for j := range k.nodes() {
+				if affinity&(1<<j) != 0 && k.NUMA[i].Socket == k.NUMA[j].Socket {
+					near |= 1 << i
+				}
+			}
+		}
+	}
+	for _, m := range []mask{near, k.full()} {
+		for i := range k.nodes() {
+			if m&(1<<i) != 0 && avail[i] == k.NUMA[i].CPUs && avail[i] <= n {
+				take(i, avail[i])
+			}
+		}
+		for n > 0 && m != 0 {
+			tight := -1
+			for i := range k.nodes() {
+				if m&(1<<i) != 0 && avail[i] > 0 && (tight < 0 || avail[i] < avail[tight]) {
+					tight = i
+				}
+			}
+			if tight < 0 {
+				break
+			}
+			take(tight, n)
+		}
+	}
+	for i := range got {
+		l.cpu[i] -= max(0, got[i]-reuse[i])
+	}
+	return got, nil
+}
+
+// allocateMemory does what the memory manager does after the decision. Its
+// errors fail the pod's admission under every policy.
+func (l *Load) allocateMemory(k *Kubelet, v verdictNUMA, need []MemoryNeed) error {
+	if len(need) == 0 || !k.StaticMemory {
+		return nil
+	}
+	h := k.memoryHints(l, need)
+	pick := func(base mask) (best mask) {
+		for m := mask(1); m <= k.full(); m++ {
+			if !h.all.has(m) || m&base != base {
+				continue
+			}
+			switch {
+			case best == 0, h.pref.has(m) && !h.pref.has(best):
+				best = m
+			case h.pref.has(m) == h.pref.has(best) && (m.count() < best.count() || (m.count() == best.count() && m < best)):
+				best = m
+			}
+		}
+		return best
+	}
+	m := v.affinity
+	if m == 0 || !k.memoryIn(m, need, func(t, i int) int64 { return l.mem[t][i] }) {
+		if m = pick(v.affinity); m == 0 {
+			return fmt.Errorf("no NUMA nodes have %s free together", describeMemory(need))
+		}
+		if v.preferred && !h.pref.has(m) {
+			return fmt.Errorf("%s would be spread over more NUMA nodes than it needs", describeMemory(need))
+		}
+	}
+	if m.count() > 1 && l.conflicts(m) {
+		return fmt.Errorf("%s would span NUMA nodes that other containers use alone", describeMemory(need))
+	}
+	for _, n := range need {
+		l.takeMemory(k, m, k.memoryType(n.Type), n.Bytes)
+	}
+	return nil
+}
+
+func describeMemory(need []MemoryNeed) string {
+	s := ""
+	for i, n := range need {
+		if i > 0 {
+			s += " and "
+		}
+		s += fmt.Sprintf("%d MiB of %s", n.Bytes>>20, n.Type)
+	}
+	return s
+}
