@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"github.com/kubevfio/kubevfio/launcher/app"
+	"github.com/kubevfio/kubevfio/launcher/rendercmd"
 )
 
 func main() {
@@ -15,5 +16,5 @@ func main() {
 	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" && b.Main.Version != "(devel)" {
 		version = b.Main.Version
 	}
-	os.Exit(app.ExitCode(app.New(version).ExecuteContext(context.Background()), os.Stderr))
+	os.Exit(app.ExitCode(app.New(version, rendercmd.NewCommand()).ExecuteContext(context.Background()), os.Stderr))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/kubevfio/kubevfio/host"
 	"github.com/kubevfio/kubevfio/launcher/pid1"
 	"github.com/kubevfio/kubevfio/launcher/supervisor"
+	"github.com/kubevfio/kubevfio/launcher/trim"
 	"github.com/kubevfio/kubevfio/launcher/virt"
 )
 
@@ -123,6 +124,7 @@ func runInit(f *flags) error {
 		RunDir:         f.runDir,
 		TerminationLog: f.terminationLog,
 		Proc:           "/proc",
+		Idle:           func() { idle(log) },
 		Log:            log,
 	})
 	if err != nil {
@@ -174,6 +176,7 @@ func supervise(ctx context.Context, f *flags, version string, signals <-chan os.
 		Agent:         client.New(f.agentSocket),
 		Stdout:        os.Stdout,
 		Signals:       signals,
+		Idle:          func() { idle(log) },
 		Log:           log,
 	}
 	if term.IsTerminal(int(os.Stdin.Fd())) {
@@ -202,6 +205,16 @@ func supervise(ctx context.Context, f *flags, version string, signals <-chan os.
 		return ExitError{outcome.ExitCode}
 	}
 	return nil
+}
+
+// idle gives back memory that only the start needed.
+func idle(log *slog.Logger) {
+	dropped, err := trim.Idle()
+	if err != nil {
+		log.Debug("cannot give memory back", "err", err)
+		return
+	}
+	log.Debug("gave memory back", "mappedKiB", dropped>>10)
 }
 
 // hypervisor gives virt's connection the supervisor's view of it.

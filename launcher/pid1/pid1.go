@@ -26,6 +26,8 @@ const (
 	// leftoverGrace is how long processes that outlive the supervisor's outcome
 	// may take to end on SIGTERM.
 	leftoverGrace = 5 * time.Second
+	// idleAfter is when a start is over for this process.
+	idleAfter = 5 * time.Second
 )
 
 // EnvRestarts tells a supervisor how often it was restarted.
@@ -43,6 +45,8 @@ type Options struct {
 	TerminationLog string
 	// Proc is normally "/proc".
 	Proc string
+	// Idle is called when there is nothing to do any more but wait.
+	Idle func()
 	// Log receives what this process does.
 	Log *slog.Logger
 }
@@ -100,8 +104,11 @@ func (p *process) loop() launcherrpcv1.Outcome {
 		return failure.Outcome(err)
 	}
 	var again <-chan time.Time
+	idle := time.After(idleAfter)
 	for {
 		select {
+		case <-idle:
+			p.Idle()
 		case s := <-signals:
 			if s == unix.SIGCHLD {
 				status, died := p.reap()

@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// idleAfter is when the work of a start is over.
+	idleAfter = 5 * time.Second
 	// pressAgain is how long to wait before the power button is pressed again:
 	// a guest whose handler was not up yet has missed it.
 	pressAgain = 10 * time.Second
@@ -31,6 +33,7 @@ type stopping struct {
 // keep watches a guest until it has ended. Nil says that it shut down.
 func (s *Supervisor) keep(ctx context.Context, g Guest) error {
 	var stop *stopping
+	idle := time.After(idleAfter)
 	check := time.NewTicker(checkEvery)
 	defer check.Stop()
 	for {
@@ -39,6 +42,8 @@ func (s *Supervisor) keep(ctx context.Context, g Guest) error {
 			deadline, press = stop.deadline, stop.press
 		}
 		select {
+		case <-idle:
+			s.Idle()
 		case e := <-s.events:
 			if done, err := s.happened(g, e, stop); done {
 				return err

@@ -67,6 +67,8 @@ type Options struct {
 	// types to it.
 	Stdout io.Writer
 	Stdin  io.Reader
+	// Idle is called when the start is over and there is nothing to do but wait.
+	Idle func()
 	// Signals are wishes to stop.
 	Signals <-chan os.Signal
 	Log     *slog.Logger

@@ -21,7 +21,7 @@ func (g *Guest) Screenshot(w io.Writer) (mime string, err error) {
 	// libvirt has an unclassed internal error for it.
 	if xml, err := g.XML(); err != nil {
 		return "", err
-	} else if !strings.Contains(xml, "<video>") {
+	} else if !strings.Contains(xml, "<graphics") {
 		return "", fmt.Errorf("%w: take a screenshot: the guest has no screen (spec.domain.devices.autoattachGraphicsDevice)", ErrNotSupported)
 	}
 	c, err := g.d.DomainGetConnect()
