@@ -317,9 +317,10 @@ type TPMDevice struct {
 	Persistent *bool `json:"persistent,omitempty"`
 }
 
-// PanicDevice tells the launcher that the guest's kernel panicked.
+// PanicDevice tells the launcher that the guest's kernel panicked. A guest
+// without any in its list has one of model isa.
 type PanicDevice struct {
-	// Model is "pvpanic" (default), "isa" or "hyperv".
+	// Model is "isa" (default), "pvpanic" or "hyperv".
 	// +optional
 	// +kubebuilder:validation:Enum=pvpanic;isa;hyperv
 	Model string `json:"model,omitempty"`

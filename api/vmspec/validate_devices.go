@@ -335,7 +335,7 @@ func (c *checker) smallDevices() {
 		c.oneOf(field+".model", p.Model, "pvpanic", "isa", "hyperv")
 		m := p.Model
 		if m == "" {
-			m = "pvpanic"
+			m = "isa"
 		}
 		if seen[m] {
 			c.failf(field, "the model %s is there twice", m)

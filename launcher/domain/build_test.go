@@ -2,9 +2,11 @@ package domain
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -109,4 +111,18 @@ networks:
 	if rep.MemoryLockBytes != 256<<20+1<<30 {
 		t.Errorf("lock limit %d", rep.MemoryLockBytes)
 	}
+}
+
+// newSchema reports whether the installed schema is that of libvirt 11 or later.
+func newSchema() bool {
+	out, err := exec.Command("virt-xml-validate", "--version").Output()
+	if err != nil {
+		return false
+	}
+	var major int
+	_, version, _ := strings.Cut(string(out), "(libvirt) ")
+	if _, err := fmt.Sscanf(version, "%d.", &major); err != nil {
+		return false
+	}
+	return major >= 11
 }

@@ -285,21 +285,34 @@ func (p *cpuPlan) memory(in *Input, bytes, page uint64) error {
 		if len(c.vcpus) > 0 && c.bytes == 0 {
 			return vmspec.Errorf("spec.domain.memory.guest", "%d MiB is too little for %d NUMA cells in pages of %d MiB", bytes>>20, len(p.cells), grain>>20)
 		}
-		if err := enoughPages(in.Host, c, page); err != nil {
+		if !p.strict {
+			continue
+		}
+		if err := enoughPages(in.Host, c.memNodes, c.bytes, page); err != nil {
 			return err
 		}
+	}
+	if !p.strict {
+		// Preferred binding falls back to other nodes.
+		var all []int
+		for _, n := range in.Host.NUMANodes {
+			if len(in.MemNodes) == 0 || slices.Contains(in.MemNodes, n.ID) {
+				all = append(all, n.ID)
+			}
+		}
+		return enoughPages(in.Host, all, bytes, page)
 	}
 	return nil
 }
 
-// enoughPages refuses a cell that the node's pool of huge pages could never
+// enoughPages refuses memory that the nodes' pools of huge pages could never
 // hold; whether the pages are free now is the preflight's question.
-func enoughPages(h *topology.Host, c *cell, page uint64) error {
-	if page == 0 || len(c.memNodes) == 0 {
+func enoughPages(h *topology.Host, nodes []int, bytes, page uint64) error {
+	if page == 0 || len(nodes) == 0 {
 		return nil
 	}
 	var have uint64
-	for _, id := range c.memNodes {
+	for _, id := range nodes {
 		node := h.NUMANode(id)
 		if node == nil || len(node.Hugepages) == 0 {
 			return nil // not told
@@ -310,8 +323,8 @@ func enoughPages(h *topology.Host, c *cell, page uint64) error {
 			}
 		}
 	}
-	if need := c.bytes / page; have < need {
-		return hostErrorf("spec.domain.memory.hugepages", "%d pages of %d MiB are needed on NUMA node %s, which has %d in all", need, page>>20, listString(c.memNodes), have)
+	if need := bytes / page; have < need {
+		return hostErrorf("spec.domain.memory.hugepages", "%d pages of %d MiB are needed on NUMA node %s, which has %d in all", need, page>>20, listString(nodes), have)
 	}
 	return nil
 }

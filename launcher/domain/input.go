@@ -72,8 +72,8 @@ type Paths struct {
 	AgentSocket string
 	// PasstLog is passt's log file; none when empty.
 	PasstLog string
-	// NVRAM is the file of the firmware's variables, TPMState the folder of the
-	// TPM's state; libvirt chooses when empty.
+	// NVRAM is the file of the firmware's variables; libvirt chooses when empty.
+	// TPMState is the folder of a persistent TPM's state.
 	NVRAM, TPMState string
 	// NCCLTopology is the file that is handed to the guest when the spec asks
 	// for ncclTopology; its content is Report.NCCLTopology.

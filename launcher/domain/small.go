@@ -156,7 +156,7 @@ func (b *builder) small() error {
 	}
 	for _, p := range panics {
 		k := len(b.dev.Panics)
-		model := or(p.Model, "pvpanic")
+		model := or(p.Model, "isa")
 		b.dev.Panics = append(b.dev.Panics, libvirtxml.DomainPanic{Model: model})
 		if model == "pvpanic" {
 			b.emulate("panic device", func(a *libvirtxml.DomainAddress) { b.dev.Panics[k].Address = a })
@@ -199,9 +199,7 @@ func (b *builder) tpm() error {
 			return hostErrorf("spec.domain.devices.tpm.persistent", "no place for the state was given: the pod has no volume named persistent-state")
 		}
 		e.PersistentState = "yes"
-	}
-	if p := b.in.Paths.TPMState; p != "" {
-		e.Source = &libvirtxml.DomainTPMBackendSource{Dir: &libvirtxml.DomainTPMBackendSourceDir{Path: p}}
+		e.Source = &libvirtxml.DomainTPMBackendSource{Dir: &libvirtxml.DomainTPMBackendSourceDir{Path: b.in.Paths.TPMState}}
 	}
 	b.dev.TPMs = append(b.dev.TPMs, libvirtxml.DomainTPM{Model: "tpm-crb", Backend: &libvirtxml.DomainTPMBackend{Emulator: e}})
 	return nil
