@@ -16,12 +16,12 @@ import (
 const (
 	pad       = 12 // around and between boxes
 	titleH    = 22 // a box' title line
-	deviceW   = 196
+	deviceW   = 206
 	deviceH   = 58
 	lineH     = 15
 	maxRow    = 4 // root complexes side by side
 	devPerRow = 2 // devices of a root complex side by side
-	textChars = 30
+	textChars = 32
 )
 
 // box is a rectangle of the picture with a title and what is in it.
@@ -32,6 +32,7 @@ type box struct {
 	lines      []string
 	tip        string
 	inner      []*box
+	column     bool // inner boxes are one below the other
 }
 
 // writeSVG draws sockets, NUMA nodes, root complexes, switches and devices as
@@ -153,12 +154,7 @@ func arrange(b *box, n int) {
 		y += high + pad
 	}
 	b.w, b.h = max(width, 8*len(b.title)+2*pad), y
-	// Boxes stacked one below the other share their width.
-	if n == 1 {
-		for _, c := range b.inner {
-			c.w = b.w - 2*pad
-		}
-	}
+	b.column = n == 1
 }
 
 // place turns relative places into those of the page.
@@ -166,6 +162,9 @@ func place(b *box, x, y int) {
 	b.x += x
 	b.y += y
 	for _, c := range b.inner {
+		if b.column {
+			c.w = b.w - 2*pad // a column's boxes share their width
+		}
 		place(c, b.x, b.y)
 	}
 }
@@ -244,7 +243,7 @@ func (d *drawing) device(f *topology.Function, u *topology.Unit) *box {
 		last += fmt.Sprintf(" · group %d", f.IOMMUGroup)
 	}
 	if u != nil && len(u.Members) > 1 {
-		last += fmt.Sprintf(" · +%d functions", len(u.Members)-1)
+		last += fmt.Sprintf(" · +%d fn", len(u.Members)-1)
 	}
 	if f.NumVFs > 0 {
 		last += fmt.Sprintf(" · %d VFs", f.NumVFs)

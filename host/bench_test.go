@@ -1,0 +1,240 @@
+package host_test
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jaypipes/ghw"
+	"github.com/kubevfio/kubevfio/host"
+	"github.com/kubevfio/kubevfio/host/hosttest"
+	"github.com/kubevfio/kubevfio/topology"
+)
+
+// bigVFs is the design's largest host: eight GPUs and 4,096 VFs.
+const bigVFs = 4096
+
+// pciIDs is the database of names in the tree.
+const pciIDs = "usr/share/hwdata/pci.ids"
+
+// bigTree writes the big host once per run, in memory where the machine has
+// /dev/shm: writing 100,000 small files to a disk takes longer than all
+// benchmarks.
+var bigTree = sync.OnceValues(func() (string, error) {
+	base := "/dev/shm"
+	if _, err := os.Stat(base); err != nil {
+		base = os.TempDir()
+	}
+	dir, err := os.MkdirTemp(base, "kubevfio-bench-")
+	if err != nil {
+		return "", err
+	}
+	if err := hosttest.Write(dir, hosttest.Big(bigVFs)); err != nil {
+		return dir, err
+	}
+	// ghw wants a database of names. This one is as small as can be: parsing a
+	// real one costs ghw another 35 ms.
+	ids := filepath.Join(dir, pciIDs)
+	if err := os.MkdirAll(filepath.Dir(ids), 0o755); err != nil {
+		return dir, err
+	}
+	return dir, os.WriteFile(ids, []byte("10de  NVIDIA Corporation\n\t2335  GH100\nC 03  Display controller\n\t02  3D controller\n"), 0o644)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if benchDirMade {
+		if dir, err := bigTree(); err == nil {
+			if err := os.RemoveAll(dir); err != nil {
+				code = 1
+			}
+		}
+	}
+	os.Exit(code)
+}
+
+// benchDirMade tells TestMain to clean up.
+var benchDirMade bool
+
+func bigDir(b *testing.B) string {
+	b.Helper()
+	benchDirMade = true
+	dir, err := bigTree()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return dir
+}
+
+// plainFiles are what the reader reads of a function, beside links and the
+// listing of its directory.
+var plainFiles = []string{"uevent", "revision", "numa_node", "driver_override", "enable", "resource", "reset_method"}
+
+// plainPF are what it reads of functions that are no VF.
+var plainPF = []string{"current_link_speed", "max_link_speed", "current_link_width", "max_link_width", "sriov_totalvfs", "sriov_numvfs"}
+
+// plainLoop is the limit: a plain loop over package os that reads the same
+// files and links, and makes nothing of them.
+func plainLoop(root string) (n int, err error) {
+	devices := filepath.Join(root, "sys/bus/pci/devices")
+	entries, err := os.ReadDir(devices)
+	if err != nil {
+		return 0, err
+	}
+	groups := map[string]bool{}
+	for _, e := range entries {
+		t, err := os.Readlink(filepath.Join(devices, e.Name()))
+		if err != nil {
+			return n, err
+		}
+		dir := filepath.Join(devices, t)
+		list, err := os.ReadDir(dir)
+		if err != nil {
+			return n, err
+		}
+		vf := false
+		for _, x := range list {
+			if x.Type()&fs.ModeSymlink == 0 || x.Name() == "subsystem" {
+				continue
+			}
+			l, err := os.Readlink(filepath.Join(dir, x.Name()))
+			if err != nil {
+				return n, err
+			}
+			vf = vf || x.Name() == "physfn"
+			if x.Name() == "iommu_group" {
+				groups[path.Base(l)] = true
+			}
+		}
+		for _, f := range plainFiles {
+			if b, err := os.ReadFile(filepath.Join(dir, f)); err == nil {
+				n += len(b)
+			}
+		}
+		if vf {
+			continue
+		}
+		for _, f := range plainPF {
+			if b, err := os.ReadFile(filepath.Join(dir, f)); err == nil {
+				n += len(b)
+			}
+		}
+	}
+	for g := range groups {
+		b, err := os.ReadFile(filepath.Join(root, "sys/kernel/iommu_groups", g, "type"))
+		if err != nil {
+			return n, err
+		}
+		n += len(b)
+	}
+	for _, c := range []string{"net", "infiniband", "block", "vfio-dev"} {
+		dir := filepath.Join(root, "sys/class", c)
+		list, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, x := range list {
+			if _, err := os.Readlink(filepath.Join(dir, x.Name())); err != nil {
+				return n, err
+			}
+		}
+	}
+	return n, nil
+}
+
+// BenchmarkDiscovery reads the same generated host in three ways; compare the
+// three in one run.
+func BenchmarkDiscovery(b *testing.B) {
+	dir := bigDir(b)
+	b.Run("kubevfio", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			h, err := host.Read(context.Background(), host.Dir(dir))
+			if err != nil || len(h.Functions) < bigVFs || len(h.Skipped) > 0 {
+				b.Fatalf("%d functions, %d skipped, %v", len(h.Functions), len(h.Skipped), err)
+			}
+		}
+	})
+	b.Run("plain", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if n, err := plainLoop(dir); err != nil || n == 0 {
+				b.Fatal(n, err)
+			}
+		}
+	})
+	b.Run("ghw", func(b *testing.B) {
+		b.Setenv("PCIDB_PATH", filepath.Join(dir, pciIDs))
+		b.ReportAllocs()
+		for b.Loop() {
+			info, err := ghw.PCI(ghw.WithChroot(dir), ghw.WithDisableWarnings(), ghw.WithDisableTopology())
+			if err != nil {
+				b.Skipf("ghw cannot read the tree: %v", err)
+			}
+			if len(info.Devices) < bigVFs {
+				b.Fatalf("ghw found %d devices", len(info.Devices))
+			}
+		}
+	})
+}
+
+// BenchmarkRescan reads one function again after a uevent that changed its
+// driver's override, and takes the new reading.
+func BenchmarkRescan(b *testing.B) {
+	dir := bigDir(b)
+	s := host.NewScanner(host.Dir(dir))
+	h, err := s.Scan(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var vf topology.Address
+	for i := range h.Functions {
+		if h.Functions[i].PF != nil {
+			vf = h.Functions[i].Address
+			break
+		}
+	}
+	file := filepath.Join(dir, "sys/bus/pci/devices", vf.String(), "driver_override")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := os.WriteFile(file, before, 0o644); err != nil {
+			b.Error(err)
+		}
+	})
+	words := []string{"vfio-pci\n", "mlx5_vfio_pci\n"}
+	i := 0
+	event := func(b *testing.B) {
+		b.StopTimer()
+		i++
+		if err := os.WriteFile(file, []byte(words[i%2]), 0o644); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		if changed, err := s.Rescan(vf); err != nil || !changed {
+			b.Fatal(changed, err)
+		}
+	}
+	// One event and the reading that the agent goes on with.
+	b.Run("reading", func(b *testing.B) {
+		for b.Loop() {
+			event(b)
+			if got := s.Host().Function(vf).DriverOverride; got != strings.TrimSpace(words[i%2]) {
+				b.Fatal(got)
+			}
+		}
+	})
+	// Each further event of a burst.
+	b.Run("burst", func(b *testing.B) {
+		for b.Loop() {
+			event(b)
+		}
+	})
+}
