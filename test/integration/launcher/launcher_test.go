@@ -3,6 +3,8 @@ package launcher
 import (
 	"context"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -155,4 +157,54 @@ func TestStandby(t *testing.T) {
 		t.Fatalf("proxy release: exit code %d: %s", code, out)
 	}
 	c.end(0, launcherrpcv1.ReasonGuestShutdown)
+}
+
+// TestSlowReader leaves stdout unread while the guest writes much: neither the
+// guest nor the launcher waits for the reader.
+func TestSlowReader(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := start(t, pod{vm: vm(""), stdout: w})
+	w.Close()
+	out := &buffer{}
+	c.phase(launcherrpcv1.PhaseRunning)
+	conn, err := c.client().Stream(context.Background(), launcherrpcv1.PathConsole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	go io.Copy(out, conn) //nolint:errcheck // ends with the connection
+	wait := func(text string) {
+		t.Helper()
+		c.eventually("stream shows "+text, func() bool { return strings.Contains(out.String(), text) })
+	}
+	wait("report-end")
+	// More than the pipe and the launcher's buffer together.
+	if _, err := fmt.Fprint(conn, "\ni=0; while [ $i -lt 9000 ]; do echo line $i of a very long text that nobody on stdout reads; i=$((i+1)); done; echo flood-$((1+1))-over\n"); err != nil {
+		t.Fatal(err)
+	}
+	wait("flood-2-over")
+	c.kill(c.init(), unix.SIGTERM)
+	c.end(0, launcherrpcv1.ReasonGuestShutdown)
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), "report-end") {
+		t.Error("stdout lost its beginning, which had room in the pipe")
+	}
+}
+
+// TestPodNetwork gives the guest a card on the pod's network by passt.
+func TestPodNetwork(t *testing.T) {
+	spec := strings.Replace(vm("kubevfio.poweroff=1"), "autoattachPodInterface: false", "autoattachPodInterface: true", 1)
+	spec = strings.Replace(spec, "kubevfio.passt=off", "kubevfio.passt=dhcp", 1)
+	c := start(t, pod{vm: spec})
+	c.end(0, launcherrpcv1.ReasonGuestShutdown)
+	if !strings.Contains(c.stdout.String(), "KUBEVFIO-GUEST passt ip=") {
+		t.Errorf("the guest got no address from passt:\n%s", c.stdout)
+	}
 }

@@ -25,26 +25,32 @@ import (
 // patience is how long anything may take on a busy machine under emulation.
 const patience = 3 * time.Minute
 
-// script builds the container: an overlay over the image, the pod's volumes, and
-// a user without any privilege.
+// script builds the container: a read-only overlay over the image, the pod's
+// volumes, and a user without any privilege. It changes the root for good
+// (pivot_root), because passt's user namespace cannot be made in a chroot.
 const script = `set -e
 mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=$ROOT,upperdir=$WORK/upper,workdir=$WORK/ovl" "$WORK/merged"
 R=$WORK/merged
-mkdir -p $R/proc $R/sys $R/dev $R/guest $R/run/kubevfio-launcher $R/etc/kubevfio/podinfo $R/fake
+mkdir -p $R/proc $R/sys $R/dev $R/guest $R/run/kubevfio-launcher $R/etc/kubevfio/podinfo $R/fake $R/old
 mount -t proc proc $R/proc
 mount --rbind /sys $R/sys
 mount -t tmpfs -o mode=755 dev $R/dev
 for n in null zero full random urandom tty; do touch $R/dev/$n; mount --bind /dev/$n $R/dev/$n; done
 mkdir $R/dev/shm; mount -t tmpfs shm $R/dev/shm
+mkdir $R/dev/net; touch $R/dev/net/tun; if [ -e /dev/net/tun ]; then mount --bind /dev/net/tun $R/dev/net/tun; fi
 mount --bind "$GUEST" $R/guest
 mount --bind "$WORK/pod" $R/etc/kubevfio/podinfo
 mount --bind "$WORK/run" $R/run/kubevfio-launcher
 mount --bind "$WORK/fake" $R/fake
 touch $R/usr/bin/kubevfio-launcher
 mount --bind "$BINARY" $R/usr/bin/kubevfio-launcher
+cd $R
+mount -o remount,ro .
+pivot_root . old
+umount -l /old
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin KUBEVFIO_DOMAIN_TYPE=qemu $POD_ENV \
-  chroot $R setpriv --reuid=107 --regid=107 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
+  setpriv --reuid=107 --regid=107 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
   /usr/bin/kubevfio-launcher run --termination-log=/run/kubevfio-launcher/termination "$@"
 `
 
@@ -349,7 +355,7 @@ func (c *container) exec(stdin io.Reader, args ...string) (string, int) {
 	defer cancel()
 	pid := strconv.Itoa(c.init())
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{
-		"--target", pid, "--mount", "--pid", "--root", "--wd", "--",
+		"--target", pid, "--mount", "--pid", "--root=/proc/" + pid + "/root", "--",
 		"setpriv", "--reuid=107", "--regid=107", "--clear-groups", "/usr/bin/kubevfio-launcher",
 	}, args...)...)
 	cmd.Stdin = stdin
