@@ -116,7 +116,7 @@ func parseOptions(cmdline string) map[string]string {
 
 // crash panics the kernel.
 func crash() error {
-	unix.Sync()
+	drain()
 	if err := os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0); err != nil {
 		return fmt.Errorf("panic: %w", err)
 	}
@@ -124,9 +124,13 @@ func crash() error {
 	return errors.New("the kernel did not panic")
 }
 
+// drain waits until the console's bytes have left the serial port: a write only queues them.
+func drain() {
+	_ = unix.IoctlSetInt(int(os.Stdout.Fd()), unix.TCSBRK, 1) // 1 means tcdrain(3); an error, that there is no terminal
+}
+
 func powerOff() {
-	// The console's last bytes leave the emulated serial port after the system call that wrote them.
-	time.Sleep(100 * time.Millisecond)
+	drain()
 	unix.Sync()
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	select {}
