@@ -231,20 +231,47 @@ func (p *cpuPlan) shared(allowed []topology.CPU, n int, deviceNodes []int) {
 	}
 }
 
-// farCells adds a cell without CPUs and memory for each node that has devices
-// and no vCPUs, so that the guest still sees how far they are.
+// farMemory is what a cell without CPUs gets: Linux knows a node only by its CPUs
+// or memory, and forgets one with less than a few MiB.
+const farMemory = 64 * vmspec.MiB
+
+// farCells adds a cell without CPUs for each node that has devices and no vCPUs,
+// so that the guest sees how far they are.
 func (p *cpuPlan) farCells(in *Input, deviceNodes []int) {
 	if p.cells[0].host == topology.NUMAUnknown {
-		// One unbound cell: all its memory may be anywhere, so nothing is known
-		// to be far or near. Only hosts whose CPUs are not known come here with
-		// devices.
+		// One unbound cell: nothing is known to be far or near. Only hosts whose
+		// CPUs are not known come here with devices.
 		return
 	}
 	for _, d := range deviceNodes {
 		if p.cellOf(d) < 0 && in.Host.NUMANode(d) != nil {
 			p.cells = append(p.cells, cell{host: d})
+			p.notes = append(p.notes, "guest cell "+itoa(len(p.cells)-1)+" has no CPUs: devices are on host node "+itoa(d)+", the pod's CPUs are not")
 		}
 	}
+}
+
+// nearest is the cell with CPUs that the host says is nearest to cell i.
+func (p *cpuPlan) nearest(h *topology.Host, i int) *cell {
+	var best *cell
+	for j := range p.cells {
+		c := &p.cells[j]
+		if len(c.vcpus) == 0 {
+			continue
+		}
+		if best == nil || distanceOr(h, p.cells[i].host, c.host) < distanceOr(h, p.cells[i].host, best.host) {
+			best = c
+		}
+	}
+	return best
+}
+
+// distanceOr is the distance of two host nodes, 255 where it is not told.
+func distanceOr(h *topology.Host, a, b int) int {
+	if d := hostDistance(h, a, b); d > 0 {
+		return d
+	}
+	return 255
 }
 
 // memory spreads the guest's memory over the cells by their vCPUs.
@@ -253,6 +280,17 @@ func (p *cpuPlan) memory(in *Input, bytes, page uint64) error {
 	total := 0
 	for _, c := range p.cells {
 		total += len(c.vcpus)
+	}
+	// Far cells first: they take a little from the others.
+	far := alignUp(farMemory, grain)
+	for i := range p.cells {
+		if len(p.cells[i].vcpus) == 0 {
+			if bytes < 2*far {
+				return vmspec.Errorf("spec.domain.memory.guest", "%d MiB is too little: a NUMA cell of %d MiB is needed for devices that are far from all CPUs", bytes>>20, far>>20)
+			}
+			p.cells[i].bytes = far
+			bytes -= far
+		}
 	}
 	left, last := bytes, -1
 	for i := range p.cells {
@@ -281,19 +319,23 @@ func (p *cpuPlan) memory(in *Input, bytes, page uint64) error {
 	}
 	p.cells[last].bytes += left
 	for i := range p.cells {
+		if c := &p.cells[i]; len(c.vcpus) == 0 {
+			c.memNodes = p.nearest(in.Host, i).memNodes
+		}
+	}
+	for i := range p.cells {
 		c := &p.cells[i]
 		if len(c.vcpus) > 0 && c.bytes == 0 {
 			return vmspec.Errorf("spec.domain.memory.guest", "%d MiB is too little for %d NUMA cells in pages of %d MiB", bytes>>20, len(p.cells), grain>>20)
 		}
-		if !p.strict {
-			continue
-		}
-		if err := enoughPages(in.Host, c.memNodes, c.bytes, page); err != nil {
-			return err
-		}
 	}
+	return p.pages(in, bytes, page)
+}
+
+// pages checks the pools of huge pages: for bound memory those of each set of
+// nodes, else those of all, because preferred binding falls back.
+func (p *cpuPlan) pages(in *Input, bytes, page uint64) error {
 	if !p.strict {
-		// Preferred binding falls back to other nodes.
 		var all []int
 		for _, n := range in.Host.NUMANodes {
 			if len(in.MemNodes) == 0 || slices.Contains(in.MemNodes, n.ID) {
@@ -301,6 +343,17 @@ func (p *cpuPlan) memory(in *Input, bytes, page uint64) error {
 			}
 		}
 		return enoughPages(in.Host, all, bytes, page)
+	}
+	for i, c := range p.cells {
+		need := c.bytes
+		for _, other := range p.cells[:i] {
+			if slices.Equal(other.memNodes, c.memNodes) {
+				need += other.bytes
+			}
+		}
+		if err := enoughPages(in.Host, c.memNodes, need, page); err != nil {
+			return err
+		}
 	}
 	return nil
 }
