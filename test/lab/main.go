@@ -50,7 +50,7 @@ func root() *cobra.Command {
 		Use: "lab", Short: "A real cluster with emulated VFIO hardware on this machine, one per checkout",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	cmd.AddCommand(buildCommand(), upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), kubectlCommand())
+	cmd.AddCommand(buildCommand(), upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), kubectlCommand(), processCommand(), rebootCommand())
 	return cmd
 }
 
@@ -254,6 +254,56 @@ func kubectlCommand() *cobra.Command {
 				return &exitError{exit.ExitCode()}
 			}
 			return err
+		},
+	}
+}
+
+func processCommand() *cobra.Command {
+	var node string
+	cmd := &cobra.Command{
+		Use: "process start|stop|restart|kill NAME", Short: "Start or end one component, of the control plane or (with --node) of a node",
+		Long: "Components of the control plane are those that `lab status` lists; a node's are containerd, kubelet and kube-proxy.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := cluster.Attach("")
+			if err != nil {
+				return err
+			}
+			ctx, name := cmd.Context(), args[1]
+			verbs := map[string]func() error{
+				"start":   func() error { return c.StartProcess(ctx, name) },
+				"stop":    func() error { return c.StopProcess(ctx, name) },
+				"restart": func() error { return c.RestartProcess(ctx, name) },
+				"kill":    func() error { return c.KillProcess(ctx, name) },
+			}
+			if node != "" {
+				verbs = map[string]func() error{
+					"start":   func() error { return c.StartNodeProcess(ctx, node, name) },
+					"stop":    func() error { return c.StopNodeProcess(ctx, node, name) },
+					"restart": func() error { return c.RestartNodeProcess(ctx, node, name) },
+					"kill":    func() error { return c.KillNodeProcess(ctx, node, name) },
+				}
+			}
+			f, ok := verbs[args[0]]
+			if !ok {
+				return fmt.Errorf("unknown verb %q: want start, stop, restart or kill", args[0])
+			}
+			return f()
+		},
+	}
+	cmd.Flags().StringVar(&node, "node", "", "the node whose component it is")
+	return cmd
+}
+
+func rebootCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "reboot NODE", Short: "Reboot a node in an orderly way", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := cluster.Attach("")
+			if err != nil {
+				return err
+			}
+			return c.RebootNode(cmd.Context(), args[0])
 		},
 	}
 }

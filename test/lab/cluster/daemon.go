@@ -63,7 +63,8 @@ type daemon struct {
 	bin     string
 	started time.Time
 
-	fatal chan error
+	fatal  chan error
+	leases []*os.File
 
 	mu       sync.Mutex
 	info     *info
@@ -170,6 +171,10 @@ func (d *daemon) main() error {
 	}
 	d.info = &info{PID: pid, StartTime: start, Since: time.Now().UTC(), Config: d.cfg, Server: order.Server, Token: hex.EncodeToString(token), Phases: order.Phases}
 	if err := d.dir.writeInfo(d.info); err != nil {
+		return err
+	}
+
+	if err := d.holdArtifacts(); err != nil {
 		return err
 	}
 
@@ -318,6 +323,38 @@ func (d *daemon) prepare(ctx context.Context) error {
 		}
 	}
 	return d.dir.writeInfo(d.info)
+}
+
+// holdArtifacts takes leases on the cache entries in use, so that no build of another checkout prunes them under a lab that
+// has outlived its own build: each entry has a lock file beside it, and a shared lock is a lease (package artifacts).
+func (d *daemon) holdArtifacts() error {
+	paths := []string{d.set.QEMURoot, d.set.NodeRootDisk, d.set.NodeKernel, d.set.NodeInitrd, d.set.ImagesDisk}
+	for _, p := range d.set.Bin {
+		paths = append(paths, p)
+	}
+	held := map[string]bool{}
+	for _, p := range paths {
+		for ; p != "/" && p != "."; p = filepath.Dir(p) {
+			lock := p + ".lock"
+			if held[lock] {
+				break
+			}
+			f, err := os.Open(lock)
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("lease on an artifact: %w", err)
+			}
+			if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+				return fmt.Errorf("lease on %s: %w", p, err)
+			}
+			held[lock] = true
+			d.leases = append(d.leases, f) // for life
+			break
+		}
+	}
+	return nil
 }
 
 func (d *daemon) runInJail(cmd *exec.Cmd) error {
