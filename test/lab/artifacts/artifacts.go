@@ -1,5 +1,12 @@
 package artifacts
 
+import (
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+)
+
 // Options say what to build from and where to keep it.
 type Options struct {
 	// Checkout is the root of the repository whose sources are built.
@@ -34,8 +41,26 @@ type Set struct {
 	ImagesDisk string
 	// Phases say what was done, in order.
 	Phases []Phase
+	// Entries are the folders of the cache in which all these paths lie.
+	Entries []string
 
 	leases []func()
+}
+
+// Hold makes this process hold the set's entries as well, so that no later build prunes them. It is for a process that was
+// handed the set by the one that built it, such as the lab's daemon, and that lives longer.
+func (s *Set) Hold(ctx context.Context) error {
+	for _, entry := range s.Entries {
+		lock, err := lockFile(ctx, entry+".lock", syscall.LOCK_SH, true)
+		if err != nil {
+			return fmt.Errorf("hold the lab's artifacts: %w", err)
+		}
+		s.leases = append(s.leases, func() { _ = lock.Close() })
+		if _, err := os.Stat(entry); err != nil {
+			return fmt.Errorf("hold the lab's artifacts; build them again: %w", err)
+		}
+	}
+	return nil
 }
 
 // Release gives up the hold on the cache's entries. The paths may be pruned afterwards.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -59,6 +60,9 @@ func (b *builder) get(ctx context.Context, kind, key string, fill func(dir strin
 	}
 	b.mu.Lock()
 	b.set.leases = append(b.set.leases, l.release)
+	if !slices.Contains(b.set.Entries, l.path) {
+		b.set.Entries = append(b.set.Entries, l.path)
+	}
 	b.mu.Unlock()
 	return l.path, cached, nil
 }

@@ -106,6 +106,32 @@ func TestCacheWaitsOnlyAsLongAsItsContext(t *testing.T) {
 	wg.Wait()
 }
 
+// TestHold hands a set to a second holder and lets the first one go.
+func TestHold(t *testing.T) {
+	b := &builder{cache: &cache{dir: t.TempDir()}, set: &Set{}}
+	path, _, err := b.get(t.Context(), "kind", "key", fillWith("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := &Set{Entries: b.set.Entries}
+	if err := second.Hold(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.set.Release()
+	for _, want := range []bool{true, false} {
+		if err := b.cache.prune(t.Context(), "kind", 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("entry is there: %t, want %t", err == nil, want)
+		}
+		second.Release()
+	}
+	if err := second.Hold(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("holding what was pruned: %v", err)
+	}
+}
+
 func TestPruneSparesWhatIsUsedAndNew(t *testing.T) {
 	c := &cache{dir: t.TempDir()}
 	leases := map[string]lease{}

@@ -11,7 +11,8 @@
 //
 // Traps:
 //   - A [Set] holds a lease on its entries for as long as the process lives or until [Set.Release]; without it a later build
-//     of another checkout might prune what a running cluster has mounted.
+//     of another checkout might prune what a running cluster has mounted. A process that gets the set from another one calls
+//     [Set.Hold].
 //   - The cache's file system must be able to hold device nodes and foreign owners (no nodev, no network share).
 //   - Root file systems are as new as the Debian archive on the day when they were made; delete the cache to refresh them.
 package artifacts
