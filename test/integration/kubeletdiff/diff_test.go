@@ -70,7 +70,7 @@ func (r *rig) check() {
 func (r *rig) stormy() {
 	switch n := r.rng.IntN(1000); {
 	case n < 200:
-		for range 1 + r.rng.IntN(3) {
+		for range 1 + r.rng.IntN(2) {
 			ours := r.rng.IntN(3) > 0
 			ok := r.w.create(ours)
 			r.trace("create, ours=%v: %v", ours, ok)
@@ -140,7 +140,44 @@ func (r *rig) stormy() {
 	default:
 		r.restartKubelet()
 	}
+	r.clearUp()
 	r.w.forget()
+}
+
+// clearUp keeps the weather changing: for a while news travel at once and pods
+// that are refused or done are removed, then everything lags again. It also
+// keeps the node from filling up, where nothing would happen any more.
+func (r *rig) clearUp() {
+	if r.rng.IntN(40) == 0 {
+		r.foul = !r.foul
+		r.trace("foul weather: %v", r.foul)
+	}
+	busy := 0
+	for _, p := range r.w.pods {
+		if p.live() {
+			busy++
+		}
+	}
+	if busy > 5 && r.rng.IntN(2) == 0 {
+		if p := r.pick(func(p *pod) bool { return p.live() }); p != nil {
+			r.trace("end of %s, the node is full", p.api.Name)
+			r.end(p)
+		}
+	}
+	if r.foul {
+		return
+	}
+	r.k.podsFail, r.k.holdersFail = false, false
+	for _, p := range r.w.pods {
+		if len(p.pending) > 0 {
+			r.flush(p)
+		}
+		if !p.gone && (p.ended || p.rejected) && r.rng.IntN(3) == 0 {
+			r.remove(p)
+		}
+	}
+	r.w.deliver(len(r.w.events))
+	r.kubeletForgets()
 }
 
 // sunny is a step without faults: pods of our scheduler only, prompt news.

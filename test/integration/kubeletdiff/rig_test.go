@@ -57,7 +57,8 @@ type rig struct {
 	a       *process
 	step    int
 	sick    map[string]bool
-	calm    bool
+	calm    bool // no faults at all
+	foul    bool // news lag and get lost
 	mu      sync.Mutex
 	reports map[string][]handoff.Report // by pod UID
 	stats   map[string]int
