@@ -3,6 +3,7 @@ package domain
 import (
 	"fmt"
 
+	"github.com/kubevfio/kubevfio/api/overhead"
 	"github.com/kubevfio/kubevfio/topology"
 )
 
@@ -30,6 +31,8 @@ type Report struct {
 	MemoryLockBytes uint64 `json:"memoryLockBytes"`
 	// VFs are settings for the physical functions, to be made before the start.
 	VFs []VFSettings `json:"virtualFunctions,omitempty"`
+	// Overhead is the memory that the pod needs beyond the guest's, by item.
+	Overhead []overhead.Item `json:"overhead"`
 	// NCCLTopology is the content of Paths.NCCLTopology, empty when not asked.
 	NCCLTopology string `json:"ncclTopology,omitempty"`
 	// Notes are decisions that the reader may not expect.
@@ -148,6 +151,7 @@ func (r *Report) fill(b *builder) {
 	w := b.window
 	r.Window.Need, r.Window.Low, r.Window.Size, r.Window.Base, r.Window.End = w.need, w.low, w.size, w.base, w.end
 	r.Window.PhysAddrBits, r.Window.Known = b.in.Host.PhysAddrBits, w.known
+	r.Overhead = b.overhead()
 	for _, e := range b.expanders {
 		x := ExpanderReport{Root: e.host, NUMA: e.numa, Bus: e.busNr, LastBus: e.busNr + e.buses() - 1}
 		if k := b.cpu.cellOf(e.numa); k >= 0 {
@@ -185,4 +189,30 @@ func (r *Report) slot(n *node, bus int, cell *int) {
 			Companion: f != u.leader(), Tag: u.opts.Tag,
 		})
 	}
+}
+
+// overhead uses what Build knows and the spec alone does not: the functions and
+// their BARs.
+func (b *builder) overhead() []overhead.Item {
+	in, err := overhead.FromSpec(b.in.Spec)
+	if err != nil {
+		// Build has read the same fields without an error.
+		return nil
+	}
+	in.Units, in.Functions, in.BARBytes = len(b.units), 0, 0
+	for _, g := range b.groups {
+		for _, f := range g.funcs {
+			in.Functions++
+			for _, bar := range f.BARs {
+				if !bar.IO {
+					in.BARBytes += bar.Bytes
+				}
+			}
+		}
+	}
+	if !b.window.known {
+		in.BARBytes = 0
+	}
+	in.Disks, in.IOThreads = len(b.dev.Disks), int(b.threads)
+	return overhead.Items(in)
 }

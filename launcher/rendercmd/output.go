@@ -5,6 +5,7 @@ import (
 	"io"
 	"text/tabwriter"
 
+	"github.com/kubevfio/kubevfio/api/overhead"
 	"github.com/kubevfio/kubevfio/launcher/domain"
 )
 
@@ -23,6 +24,10 @@ func writeReport(w io.Writer, in *domain.Input, r *domain.Report) error {
 	}
 	if m.OVMFMiB > 0 {
 		p("\tUEFI is told %d MiB", m.OVMFMiB)
+	}
+	p("Overhead\t%s", size(overhead.Total(r.Overhead)))
+	for _, i := range r.Overhead {
+		p("  %s\t%s: %s", i.Name, size(i.Bytes), i.Why)
 	}
 	p("")
 	p("CELL\tHOST NODE\tVCPUS\tMEMORY\tMEMORY NODES")
