@@ -78,25 +78,12 @@ func (e *Env) RunInput(ctx context.Context, in io.Reader, args ...string) (strin
 
 // ApplyKustomization is `kubectl apply -k DIR`. Custom objects in the same
 // folder as their definitions need a moment until the API server serves the
-// new kinds, so it is repeated for up to 30 seconds.
+// new kinds, so it is repeated for up to two minutes.
 func (e *Env) ApplyKustomization(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	var last error
-	for {
+	return Poll(ctx, 2*time.Minute, "kubectl apply -k "+dir, func(ctx context.Context) (bool, string, error) {
 		_, err := e.Run(ctx, "apply", "--server-side", "--force-conflicts", "-k", filepath.Join(e.Checkout, dir))
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() == nil {
-			last = err
-		}
-		select {
-		case <-ctx.Done():
-			return last
-		case <-time.After(time.Second):
-		}
-	}
+		return err == nil, "", err
+	})
 }
 
 // Poll calls cond every half second until it is true, fails with its last
@@ -104,7 +91,7 @@ func (e *Env) ApplyKustomization(ctx context.Context, dir string) error {
 func Poll(ctx context.Context, limit time.Duration, what string, cond func(context.Context) (done bool, state string, err error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	state := "nothing seen yet"
+	state := ""
 	for {
 		done, s, err := cond(ctx)
 		switch {
@@ -112,7 +99,7 @@ func Poll(ctx context.Context, limit time.Duration, what string, cond func(conte
 			return nil
 		case err == nil:
 			state = s
-		case ctx.Err() == nil:
+		case ctx.Err() == nil || state == "":
 			state = err.Error()
 		}
 		select {
