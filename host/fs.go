@@ -146,17 +146,16 @@ func (d *dirFS) openAt(name string, flags int) (int, error) {
 		return -1, err
 	}
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT}
-	for {
-		fd, err := unix.Openat2(int(root.Fd()), name, &how)
-		if err == unix.EINTR || err == unix.EAGAIN {
-			continue
-		}
-		if err != nil {
-			return -1, &fs.PathError{Op: "open", Path: path.Join(d.dir, name), Err: err}
-		}
-		return fd, nil
+	var b [nameMax]byte
+	fd, err := rawOpenat2(int(root.Fd()), cname(b[:0], name), &how)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path.Join(d.dir, name), Err: err}
 	}
+	return fd, nil
 }
+
+// nameMax is room for the names that sysfs has; longer ones cost an allocation.
+const nameMax = 256
 
 // Open implements [fs.FS].
 func (d *dirFS) Open(name string) (fs.File, error) {
@@ -220,10 +219,7 @@ const (
 
 func (d *osDir) each(buf []byte, fn func([]byte)) error {
 	for {
-		n, err := unix.ReadDirent(d.fd, buf)
-		if err == unix.EINTR {
-			continue
-		}
+		n, err := rawGetdents(d.fd, buf)
 		if err != nil {
 			return d.fail("readdir", ".", err)
 		}
@@ -249,15 +245,9 @@ func (d *osDir) each(buf []byte, fn func([]byte)) error {
 }
 
 func (d *osDir) read(file string, buf []byte) ([]byte, error) {
-	var fd int
-	var err error
-	for {
-		// A link in place of an attribute is refused: no attribute is one.
-		fd, err = unix.Openat(d.fd, file, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-		if err != unix.EINTR {
-			break
-		}
-	}
+	var name [nameMax]byte
+	// A link in place of an attribute is refused: no attribute is one.
+	fd, err := rawOpenat(d.fd, cname(name[:0], file), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, d.fail("open", file, err)
 	}
@@ -279,7 +269,7 @@ func (d *osDir) read(file string, buf []byte) ([]byte, error) {
 			break
 		}
 	}
-	if cerr := unix.Close(fd); err == nil {
+	if cerr := rawClose(fd); err == nil {
 		err = cerr
 	}
 	if err != nil {
@@ -289,23 +279,18 @@ func (d *osDir) read(file string, buf []byte) ([]byte, error) {
 }
 
 func (d *osDir) link(name string) (string, error) {
-	var b [512]byte
-	for {
-		n, err := unix.Readlinkat(d.fd, name, b[:])
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return "", d.fail("readlink", name, err)
-		}
-		if n == len(b) {
-			return "", d.fail("readlink", name, unix.ENAMETOOLONG)
-		}
-		return string(b[:n]), nil
+	var b, c [2 * nameMax]byte
+	n, err := rawReadlinkat(d.fd, cname(c[:0], name), b[:])
+	if err != nil {
+		return "", d.fail("readlink", name, err)
 	}
+	if n == len(b) {
+		return "", d.fail("readlink", name, unix.ENAMETOOLONG)
+	}
+	return string(b[:n]), nil
 }
 
-func (d *osDir) close() { _ = unix.Close(d.fd) }
+func (d *osDir) close() { _ = rawClose(d.fd) }
 
 // resolve is the place that a link in directory dir points to, inside the tree.
 func resolve(dir, target string) string {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/kubevfio/kubevfio/topology"
 )
@@ -37,7 +38,8 @@ func Read(ctx context.Context, fsys FS) (*topology.Host, error) {
 // Scanner reads a tree again and again. Its methods may be called from several
 // goroutines.
 type Scanner struct {
-	fsys FS
+	fsys  FS
+	stuck *stuckReads
 
 	mu    sync.Mutex
 	known *known
@@ -54,7 +56,7 @@ type known struct {
 }
 
 // NewScanner makes a scanner; nothing is read yet.
-func NewScanner(fsys FS) *Scanner { return &Scanner{fsys: fsys} }
+func NewScanner(fsys FS) *Scanner { return &Scanner{fsys: fsys, stuck: &stuckReads{since: map[topology.Address]time.Time{}}} }
 
 // Scan reads everything; errors are as of [Read].
 func (s *Scanner) Scan(ctx context.Context) (*topology.Host, error) {
@@ -64,7 +66,7 @@ func (s *Scanner) Scan(ctx context.Context) (*topology.Host, error) {
 	var base topology.Host
 	var wg sync.WaitGroup
 	wg.Go(func() { readMachine(s.fsys, &base) })
-	functions, skipped, err := readFunctions(ctx, s.fsys)
+	functions, skipped, err := readFunctions(ctx, s.fsys, s.stuck)
 	wg.Wait()
 	if err != nil {
 		return nil, err
@@ -174,38 +176,23 @@ const chunk = 32
 // maxWorkers bounds the parallelism: the kernel serialises much of sysfs.
 const maxWorkers = 4
 
-func readFunctions(ctx context.Context, fsys FS) ([]topology.Function, []topology.Skip, error) {
+func readFunctions(ctx context.Context, fsys FS, stuck *stuckReads) ([]topology.Function, []topology.Skip, error) {
 	places, skipped, err := list(fsys)
 	if err != nil {
 		return nil, nil, err
 	}
 	slices.SortFunc(places, func(a, b place) int { return a.addr.Compare(b.addr) })
 	kids := readClasses(fsys)
-	functions := make([]topology.Function, len(places))
-	reasons := make([]error, len(places))
-	workers := make([]*worker, max(1, min(maxWorkers, runtime.GOMAXPROCS(0), len(places)/chunk)))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for i := range workers {
-		w := newWorker(fsys, kids)
-		workers[i] = w
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				hi := int(next.Add(chunk))
-				lo := hi - chunk
-				if lo >= len(places) {
-					return
-				}
-				for j := lo; j < min(hi, len(places)); j++ {
-					reasons[j] = w.read(&places[j], &functions[j])
-				}
-			}
-		})
+	sc := &scan{
+		fsys: fsys, kids: kids, stuck: stuck, places: places,
+		out: make([]topology.Function, len(places)), reasons: make([]error, len(places)), state: make([]atomic.Int32, len(places)),
 	}
-	wg.Wait()
+	workers := max(1, min(maxWorkers, runtime.GOMAXPROCS(0), len(places)/chunk))
+	sc.run(ctx, workers)
 	if err := ctx.Err(); err != nil {
 		return nil, nil, fmt.Errorf("read PCI functions: %w", err)
 	}
+	functions, reasons := sc.out, sc.reasons
 	good := functions[:0]
 	for i := range functions {
 		if reasons[i] != nil {
@@ -216,7 +203,7 @@ func readFunctions(ctx context.Context, fsys FS) ([]topology.Function, []topolog
 	}
 	functions = good
 	groupsFromKernel(fsys, functions)
-	readGroupTypes(ctx, fsys, functions, len(workers))
+	readGroupTypes(ctx, fsys, functions, workers)
 	indexVFs(functions)
 	slices.SortFunc(skipped, func(a, b topology.Skip) int { return strings.Compare(a.Address, b.Address) })
 	return functions, skipped, nil

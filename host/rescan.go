@@ -7,14 +7,20 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/kubevfio/kubevfio/topology"
 )
 
 // ReadFunction reads one function. When the host does not have it the error is
-// of class [fs.ErrNotExist].
+// of class [fs.ErrNotExist]; when the kernel does not return from the read, of
+// class [ErrStuck].
 func ReadFunction(fsys FS, a topology.Address) (topology.Function, error) {
-	return readOne(newWorker(fsys, nil), a)
+	f, lost, err := guarded(&stuckReads{since: map[topology.Address]time.Time{}}, newWorker(fsys, nil), a)
+	if lost {
+		return f, refuse(a, ErrStuck, err.Error())
+	}
+	return f, err
 }
 
 func readOne(w *worker, a topology.Address) (topology.Function, error) {
@@ -93,7 +99,10 @@ func (s *Scanner) Rescan(a topology.Address) (changed bool, err error) {
 		// The last reading is someone else's to keep: write to a copy.
 		k.shared = true
 	}
-	f, err := readOne(k.worker, a)
+	f, lost, err := guarded(s.stuck, k.worker, a)
+	if lost {
+		k.worker = newWorker(s.fsys, nil) // the old one is the kernel's now
+	}
 	i, had := slices.BinarySearchFunc(k.functions, a, func(f topology.Function, a topology.Address) int { return f.Address.Compare(a) })
 	name := a.String()
 	skips := len(k.base.Skipped)

@@ -81,6 +81,9 @@ func (w *sysfsWriter) lock(a topology.Address) func() {
 
 func (w *sysfsWriter) function(a topology.Address) (topology.Function, error) {
 	f, err := ReadFunction(w.FS, a)
+	if errors.Is(err, ErrStuck) {
+		return f, err
+	}
 	if err != nil {
 		return f, refuse(a, ErrUnsupported, "cannot be read: "+err.Error())
 	}
