@@ -230,23 +230,22 @@ func (c *Cluster) RestartKubelet(ctx context.Context, node string) error {
 	return c.nodeOp(ctx, node, nodeapi.OpRestart, Kubelet)
 }
 
-// RestartNodeProcess, StopNodeProcess, StartNodeProcess and KillNodeProcess act on Containerd, Kubelet or KubeProxy of a
-// node. A stopped process stays down, a killed one is started again by init after a second.
+// RestartNodeProcess stops and starts a process of a node: [Containerd], [Kubelet] or [KubeProxy].
 func (c *Cluster) RestartNodeProcess(ctx context.Context, node, name string) error {
 	return c.nodeOp(ctx, node, nodeapi.OpRestart, name)
 }
 
-// StopNodeProcess: see [Cluster.RestartNodeProcess].
+// StopNodeProcess ends a process of a node, which stays down until [Cluster.StartNodeProcess].
 func (c *Cluster) StopNodeProcess(ctx context.Context, node, name string) error {
 	return c.nodeOp(ctx, node, nodeapi.OpStop, name)
 }
 
-// StartNodeProcess: see [Cluster.RestartNodeProcess].
+// StartNodeProcess starts a process of a node that was stopped.
 func (c *Cluster) StartNodeProcess(ctx context.Context, node, name string) error {
 	return c.nodeOp(ctx, node, nodeapi.OpStart, name)
 }
 
-// KillNodeProcess: see [Cluster.RestartNodeProcess].
+// KillNodeProcess kills a process of a node (SIGKILL); init starts it again after a second.
 func (c *Cluster) KillNodeProcess(ctx context.Context, node, name string) error {
 	return c.nodeOp(ctx, node, nodeapi.OpKill, name)
 }

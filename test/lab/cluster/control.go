@@ -52,7 +52,7 @@ func (b *bufferedConn) CloseWrite() error {
 	if c, ok := b.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
-	return b.Conn.Close()
+	return b.Close()
 }
 
 // ask sends a request to a lab's daemon. The connection is returned open; after the reply it is of use only for opDial.

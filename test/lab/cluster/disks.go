@@ -57,7 +57,7 @@ func binDisk(ctx context.Context, dir stateDir, set *artifacts.Set) (string, err
 	if err := os.MkdirAll(stage, 0o755); err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(stage)
+	defer func() { _ = os.RemoveAll(stage) }() // the next clean removes what is left
 	for _, name := range names {
 		// A link where possible: mke2fs reads the file anyway.
 		to := filepath.Join(stage, name)

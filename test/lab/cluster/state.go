@@ -162,7 +162,7 @@ func (i *info) kill(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open process %d: %w", i.PID, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if start, _ := processStart("/proc", i.PID); start != i.StartTime {
 		return nil // the number is somebody else's by now
 	}

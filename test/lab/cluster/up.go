@@ -16,8 +16,8 @@ import (
 	"github.com/kubevfio/kubevfio/test/lab/artifacts"
 )
 
-// initCalled tells that this program can become the daemon.
-var initCalled atomic.Bool //nolint:gochecknoglobals // a process either called Init or did not
+// initCalled tells that this program can become the daemon: a fact about the process, set once by Init.
+var initCalled atomic.Bool
 
 // startOrder is what Up leaves for the daemon in order.json.
 type startOrder struct {

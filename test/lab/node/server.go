@@ -115,12 +115,12 @@ func (n *node) exec(ctx context.Context, req nodeapi.Request, in io.Reader, out 
 	cmd.WaitDelay = time.Second
 	cmd.Stdout, cmd.Stderr = out.Stream(nodeapi.StdoutFrame), out.Stream(nodeapi.StderrFrame)
 	stdin, feed := io.Pipe()
-	defer stdin.Close()
+	defer func() { _ = stdin.Close() }()
 	if req.Stdin {
 		cmd.Stdin = stdin
 	}
 	go func() {
-		defer feed.Close()
+		defer func() { _ = feed.Close() }()
 		for {
 			kind, data, err := nodeapi.ReadFrame(in)
 			if err != nil {
@@ -131,7 +131,7 @@ func (n *node) exec(ctx context.Context, req nodeapi.Request, in io.Reader, out 
 				continue
 			}
 			if len(data) == 0 {
-				feed.Close()
+				_ = feed.Close()
 				continue
 			}
 			if _, err := feed.Write(data); err != nil {
