@@ -396,3 +396,40 @@ func (b bitset) count() (n int) {
 	}
 	return n
 }
+
+// LevelOf is the nearest level whose one domain holds all units (by index).
+func (s *Shape) LevelOf(units []int) topology.Distance {
+	for l := topology.SameSwitch; l < topology.Other; l++ {
+		dom, all := -1, len(units) > 0
+		for _, u := range units {
+			d := s.cells[s.unitCell[u]].dom[l]
+			if d < 0 || (dom >= 0 && d != dom) {
+				all = false
+				break
+			}
+			dom = d
+		}
+		if all {
+			return l
+		}
+	}
+	return topology.Other
+}
+
+// Legal reports whether the fabric can join the units (by index) of one
+// resource.
+func (s *Shape) Legal(units []int) bool {
+	if len(units) < 2 {
+		return true
+	}
+	sets := s.fabric[s.ResourceOf(units[0])]
+	if sets == nil {
+		return true
+	}
+	cells := make([]uint16, len(units))
+	for i, u := range units {
+		cells[i] = s.unitCell[u]
+	}
+	slices.Sort(cells)
+	return slices.ContainsFunc(sets, func(set []uint16) bool { return slices.Equal(set, cells) })
+}
