@@ -16,7 +16,7 @@ import (
 )
 
 // storeVersion is raised when the code here changes what comes out of the same images.
-const storeVersion = "1"
+const storeVersion = "2"
 
 // imagesDisk makes the disk with containerd's store. A work store is kept beside the entries and brought up to date image by
 // image by a real containerd in namespaces of its own; the disk is made of it.
@@ -33,7 +33,12 @@ func (b *builder) imagesDisk(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("image %s: %w", img.name, err)
 		}
+		id, err := img.ConfigName()
+		if err != nil {
+			return fmt.Errorf("image %s: %w", img.name, err)
+		}
 		want[imageRef(img.name)] = digest.String()
+		want[id.String()] = digest.String()
 		inputs = append(inputs, imageRef(img.name)+"@"+digest.String())
 	}
 	sort.Strings(inputs)
@@ -233,6 +238,14 @@ func (s *store) importImage(ctx context.Context, ref string, img v1.Image) error
 	}
 	if _, err := s.run(ctx, nil, append([]string{"images", "label", ref}, labels...)...); err != nil {
 		return fmt.Errorf("label %s: %w", ref, err)
+	}
+	// CRI also keeps every image under its ID, the digest of its configuration, and mounts image volumes by that.
+	id, err := img.ConfigName()
+	if err != nil {
+		return fmt.Errorf("image %s: %w", ref, err)
+	}
+	if _, err := s.run(ctx, nil, "images", "tag", "--local", "--force", ref, id.String()); err != nil {
+		return fmt.Errorf("tag %s with its ID: %w", ref, err)
 	}
 	return nil
 }
