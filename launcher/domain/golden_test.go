@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
@@ -12,13 +13,31 @@ import (
 	"github.com/kubevfio/kubevfio/topology"
 )
 
-func read(t testing.TB, m *hosttest.Machine) *topology.Host {
+// machine is a host that is read once for all tests.
+type machine func() *topology.Host
+
+func once(m func() *hosttest.Machine) machine {
+	return sync.OnceValue(func() *topology.Host {
+		h, err := host.Read(context.Background(), m().Tree())
+		if err != nil {
+			panic(err)
+		}
+		return h
+	})
+}
+
+// The test machines; read gives copies.
+var (
+	lab     = once(hosttest.Lab)
+	hgx     = once(hosttest.HGX)
+	desktop = once(hosttest.Desktop)
+	pairs   = once(twoAndTwo)
+)
+
+func read(t testing.TB, m machine) *topology.Host {
 	t.Helper()
-	h, err := host.Read(context.Background(), m.Tree())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
+	h := *m()
+	return &h
 }
 
 // give turns "name=leader" pairs into devices, units and all.
@@ -57,7 +76,7 @@ func testPaths() Paths {
 
 // scene is one golden domain.
 type scene struct {
-	machine *hosttest.Machine
+	machine machine
 	host    *topology.Host
 	spec    string
 	devices []string
@@ -92,32 +111,30 @@ func hgxSpec(extra string) (spec string, devices []string) {
 
 func scenes(t testing.TB) map[string]scene {
 	t.Helper()
-	hgx, hgxDevices := hgxSpec("")
+	whole, devices := hgxSpec("")
 	mirror, _ := hgxSpec("    pciTopology: Mirror\n")
-	viommu, _ := hgxSpec("    iommu: {model: intel}\n")
-	_ = viommu
 	small := "domain:\n  cpu: {cores: 1}\n  memory: {guest: 256Mi}\n" + kernelBoot
 	return map[string]scene{
-		"none": {machine: hosttest.Lab(), spec: small},
-		"single-vf": {machine: hosttest.Lab(), devices: []string{"fast=0000:81:00.4"}, spec: small + `
+		"none": {machine: lab, spec: small},
+		"single-vf": {machine: lab, devices: []string{"fast=0000:81:00.4"}, spec: small + `
   devices:
     interfaces:
     - {name: fast, macAddress: "02:00:00:00:00:01", sriov: {deviceName: kubevfio.io/igb-vf, vlan: 5}}
 `},
-		"dual-function-gpu": {machine: hosttest.Lab(), devices: []string{"gpu=0000:62:00.0"}, spec: small + `
+		"dual-function-gpu": {machine: lab, devices: []string{"gpu=0000:62:00.0"}, spec: small + `
   devices:
     gpus: [{name: gpu, deviceName: kubevfio.io/gpu, rom: {bar: false}}]
 `},
-		"four-function-gpu": {machine: hosttest.Desktop(), devices: []string{"gpu=0000:01:00.0"}, spec: small + `
+		"four-function-gpu": {machine: desktop, devices: []string{"gpu=0000:01:00.0"}, spec: small + `
   devices:
     gpus: [{name: gpu, deviceName: kubevfio.io/gpu, noMmap: true, rom: {file: /roms/gpu.rom}, bootOrder: 1}]
 `},
-		"gpu-with-viommu": {machine: hosttest.Desktop(), devices: []string{"gpu=0000:01:00.0"}, spec: small + `
+		"gpu-with-viommu": {machine: desktop, devices: []string{"gpu=0000:01:00.0"}, spec: small + `
   devices:
     iommu: {}
     gpus: [{name: gpu, deviceName: kubevfio.io/gpu}]
 `},
-		"two-and-two": {machine: twoAndTwo(), devices: []string{"gpu0=0000:41:00.0", "gpu1=0000:42:00.0", "nic0=0000:43:00.0", "nic1=0000:44:00.0"},
+		"two-and-two": {machine: pairs, devices: []string{"gpu0=0000:41:00.0", "gpu1=0000:42:00.0", "nic0=0000:43:00.0", "nic1=0000:44:00.0"},
 			cpus: "8-11,24-27", spec: `
 domain:
   cpu: {cores: 8, dedicatedCpuPlacement: true}
@@ -127,9 +144,9 @@ domain:
     gpus: [{name: gpu0, deviceName: g}, {name: gpu1, deviceName: g}]
     hostDevices: [{name: nic0, deviceName: n}, {name: nic1, deviceName: n}]
 `},
-		"hgx":        {machine: hosttest.HGX(), spec: hgx, devices: hgxDevices, cpus: "0-7,24-31,48-55,72-79,96-103,120-127,144-151,168-175"},
-		"hgx-mirror": {machine: hosttest.HGX(), spec: mirror, devices: hgxDevices, cpus: "0-7,24-31,48-55,72-79,96-103,120-127,144-151,168-175"},
-		"far": {machine: hosttest.HGX(), devices: []string{"gpu=0000:bb:00.0"}, cpus: "0-3", spec: `
+		"hgx":        {machine: hgx, spec: whole, devices: devices, cpus: "0-7,24-31,48-55,72-79,96-103,120-127,144-151,168-175"},
+		"hgx-mirror": {machine: hgx, spec: mirror, devices: devices, cpus: "0-7,24-31,48-55,72-79,96-103,120-127,144-151,168-175"},
+		"far": {machine: hgx, devices: []string{"gpu=0000:bb:00.0"}, cpus: "0-3", spec: `
 domain:
   cpu: {cores: 4, dedicatedCpuPlacement: true}
   memory: {guest: 8Gi}
@@ -137,7 +154,7 @@ domain:
     gpus: [{name: gpu, deviceName: nvidia.com/H200}]
     autoattachPodInterface: false
 `},
-		"newer-schema": {machine: hosttest.Lab(), newer: true, spec: small + `
+		"newer-schema": {machine: lab, newer: true, spec: small + `
   devices:
     tpm: {persistent: true}
     panicDevices: [{model: pvpanic}, {model: isa}]
@@ -145,7 +162,7 @@ domain:
 volumes:
 - {name: persistent-state, persistentVolumeClaim: {claimName: state}}
 `},
-		"everything": {machine: hosttest.Lab(), devices: []string{"drive=0000:a1:00.0", "edu=0000:a2:00.0", "stick=usb:1:4"}, spec: everything},
+		"everything": {machine: lab, devices: []string{"drive=0000:a1:00.0", "edu=0000:a2:00.0", "stick=usb:1:4"}, spec: everything},
 	}
 }
 
