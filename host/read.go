@@ -56,7 +56,9 @@ type known struct {
 }
 
 // NewScanner makes a scanner; nothing is read yet.
-func NewScanner(fsys FS) *Scanner { return &Scanner{fsys: fsys, stuck: &stuckReads{since: map[topology.Address]time.Time{}}} }
+func NewScanner(fsys FS) *Scanner {
+	return &Scanner{fsys: fsys, stuck: &stuckReads{since: map[topology.Address]time.Time{}}}
+}
 
 // Scan reads everything; errors are as of [Read].
 func (s *Scanner) Scan(ctx context.Context) (*topology.Host, error) {
