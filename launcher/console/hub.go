@@ -62,7 +62,7 @@ func (h *Hub) Run(ctx context.Context, conn net.Conn) error {
 		h.publish(buf[:n])
 		switch {
 		case err == nil:
-		case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+		case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrClosedPipe):
 			return nil
 		default:
 			return fmt.Errorf("read the guest's console: %w", err)
