@@ -47,6 +47,7 @@ var bigTree = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	runWriterProcess()
 	code := m.Run()
 	if benchDirMade {
 		if dir, err := bigTree(); err == nil {

@@ -21,6 +21,10 @@ type alias struct {
 	wild            int
 }
 
+// genericVFIO is the driver for functions without a variant driver. Its module
+// is spelled with an underscore.
+const genericVFIO = "vfio-pci"
+
 // vfioAlias is the prefix of aliases that only driver_override may use
 // (PCI_DRIVER_OVERRIDE_DEVICE_VFIO in the kernel).
 const vfioAlias = "vfio_pci:"
@@ -72,9 +76,12 @@ func (v *Variants) Best(modalias string) string {
 	if ok && v != nil {
 		for _, a := range v.aliases {
 			if hit, err := path.Match(a.pattern, vfioAlias+id); err == nil && hit {
+				if sameDriver(a.module, genericVFIO) {
+					return genericVFIO
+				}
 				return a.module
 			}
 		}
 	}
-	return "vfio-pci"
+	return genericVFIO
 }

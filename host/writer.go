@@ -161,9 +161,11 @@ func (w *sysfsWriter) Bind(ctx context.Context, a topology.Address, driver strin
 				return refuse(a, ErrUnsupported, fmt.Sprintf("load module %s: %v", want, err))
 			}
 		}
-		if !exists(w.FS, driverDir(want)) && !exists(w.FS, driverDir(strings.ReplaceAll(want, "_", "-"))) {
+		name, ok := w.driverName(want)
+		if !ok {
 			return refuse(a, ErrUnsupported, "the kernel has no PCI driver "+want)
 		}
+		want, override = name, name
 		if !f.VFIO() {
 			if err := w.State.remember(&f); err != nil {
 				return err
@@ -177,6 +179,25 @@ func (w *sysfsWriter) Bind(ctx context.Context, a topology.Address, driver strin
 		return w.State.forget(a)
 	}
 	return nil
+}
+
+// driverName is a driver's name in the kernel, which compares it to the
+// override letter by letter: module vfio_pci has the driver vfio-pci.
+func (w *sysfsWriter) driverName(name string) (string, bool) {
+	entries, err := w.FS.ReadDir("sys/bus/pci/drivers")
+	if err != nil {
+		return "", false
+	}
+	found := ""
+	for _, e := range entries {
+		if e.Name() == name {
+			return name, true
+		}
+		if sameDriver(e.Name(), name) {
+			found = e.Name()
+		}
+	}
+	return found, found != ""
 }
 
 // released finishes a release of a function that has its former driver again.
