@@ -86,7 +86,7 @@ func pingArgs(ip, peer, mac string) func(*corev1.Pod) {
 			switch {
 			case strings.Contains(l, "kernelArgs:"):
 				indent := l[:strings.Index(l, "kernelArgs:")]
-				args := "console=ttyS0 tsc=reliable no_timer_check kubevfio.ip=" + ip + "/24"
+				args := "console=ttyS0 quiet tsc=reliable no_timer_check kubevfio.ip=" + ip + "/24"
 				if peer != "" {
 					args += " kubevfio.ping=" + peer
 				}

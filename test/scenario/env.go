@@ -110,8 +110,8 @@ func Poll(ctx context.Context, limit time.Duration, what string, cond func(conte
 	}
 }
 
-// WaitOffered waits until every node has published an inventory and its kubelet
-// offers at least the given numbers of units, by resource name.
+// WaitOffered waits until every node has published an inventory whose units are
+// all ready, and its kubelet offers at least the given numbers of units, by resource name.
 func (e *Env) WaitOffered(ctx context.Context, limit time.Duration, want map[string]int64) error {
 	return Poll(ctx, limit, "hardware offered by every node", func(ctx context.Context) (bool, string, error) {
 		nodes, err := e.Core.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
@@ -132,6 +132,9 @@ func (e *Env) WaitOffered(ctx context.Context, limit time.Duration, want map[str
 			var inv v1alpha1.NodeInventory
 			if err := e.Objects.Get(ctx, client.ObjectKey{Name: n.Name}, &inv); err != nil {
 				return false, "", err
+			}
+			if s := inv.Spec.Summary; s.Ready < s.Units {
+				return false, fmt.Sprintf("node %s has %d of %d units ready: %s", n.Name, s.Ready, s.Units, s.Problem), nil
 			}
 		}
 		return true, "", nil
