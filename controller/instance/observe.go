@@ -89,7 +89,10 @@ func waiting(c *corev1.ContainerStatus) (reason, message string) {
 	}
 }
 
-// outcome is how the launcher ended: its own words, else kubelet's.
+// Outcome is how the launcher of a pod that is over ended: its own words, else
+// kubelet's.
+func Outcome(pod *corev1.Pod) v1alpha1.LauncherOutcome { return outcome(pod, compute(pod)) }
+
 func outcome(pod *corev1.Pod, c *corev1.ContainerStatus) v1alpha1.LauncherOutcome {
 	if c == nil || c.State.Terminated == nil {
 		return v1alpha1.LauncherOutcome{ExitCode: -1, Reason: orWord(pod.Status.Reason, "Unknown"), Message: limit(pod.Status.Message)}
