@@ -226,7 +226,9 @@ func (b *builder) images(ctx context.Context) ([]namedImage, error) {
 				Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/var/lib/kubevfio"},
 			}},
 		{name: "guest", key: b.guest, files: map[string]string{
-			"boot/vmlinuz": filepath.Join(b.guest, "boot/vmlinuz"), "boot/initrd": filepath.Join(b.guest, "boot/initrd"),
+			"boot/vmlinuz": filepath.Join(b.guest, "boot/vmlinuz"),
+			"boot/vmlinux": filepath.Join(b.guest, "boot/vmlinux"),
+			"boot/initrd":  filepath.Join(b.guest, "boot/initrd"),
 		}},
 	}
 	for _, name := range []string{"agent", "scheduler", "controller"} {
