@@ -361,13 +361,16 @@ func (l *Ledger) observe(v *view) {
 	var out []Report
 	l.mu.Lock()
 	for _, p := range v.pods {
-		if p.Terminal || p.Assignment == nil {
+		if p.Terminal {
 			continue
 		}
 		for i := range p.Containers {
 			c := &p.Containers[i]
 			for resource, ids := range c.Devices {
-				out = l.compareLocked(out, p, c.Name, resource, ids)
+				if p.Assignment != nil {
+					out = l.compareLocked(out, p, c.Name, resource, ids)
+				}
+				l.learnLocked(p, c, resource, ids)
 			}
 		}
 	}
@@ -386,6 +389,25 @@ func (l *Ledger) observe(v *view) {
 	for _, r := range out {
 		l.cfg.Report(r)
 	}
+}
+
+// learnLocked records what a running container holds by its status where no
+// claim says it: the ledger's file and kubelet's checkpoint may both be lost
+// while the container still has its devices. A unit that is under another claim
+// by now stays there.
+func (l *Ledger) learnLocked(p *Pod, c *Container, resource string, ids []string) {
+	k := claimKey{p.UID, c.Name, resource}
+	if !c.Started || l.pools[resource] == nil || l.claims[k] != nil || len(ids) == 0 {
+		return
+	}
+	for _, u := range ids {
+		if o, taken := l.owner[u]; taken && o.uid != p.UID {
+			return
+		}
+	}
+	want, has := assigned(p, c.Name, resource)
+	l.setLocked(Claim{PodUID: p.UID, Namespace: p.Namespace, Name: p.Name, Container: c.Name, Resource: resource,
+		IDs: ids, Assigned: has && sameSet(want, ids), Sure: true})
 }
 
 func (l *Ledger) compareLocked(out []Report, p *Pod, container, resource string, actual []string) []Report {

@@ -99,14 +99,13 @@ func (c *Client) ConfigureVF(ctx context.Context, req *agentrpc.ConfigureVFReque
 
 // RefusalOf gives the machine-readable half of a refusal, nil when there is none.
 func RefusalOf(err error) *agentrpc.Refusal {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if s, ok := status.FromError(err); ok {
-			for _, d := range s.Details() {
-				if r, ok := d.(*agentrpc.Refusal); ok {
-					return r
-				}
-			}
-			return nil
+	s, ok := status.FromError(err)
+	if !ok {
+		return nil
+	}
+	for _, d := range s.Details() {
+		if r, ok := d.(*agentrpc.Refusal); ok {
+			return r
 		}
 	}
 	return nil

@@ -82,10 +82,7 @@ func (k *kubelet) active() []*corev1.Pod {
 // admit is HandlePodAdditions for one batch. veto says when another admission
 // handler refuses a pod: before the devices or after them.
 func (k *kubelet) admit(batch []*pod, veto func(*pod) (before, after bool)) {
-	sort.SliceStable(batch, func(i, j int) bool {
-		return batch[i].api.CreationTimestamp.Before(&batch[j].api.CreationTimestamp)
-	})
-	for _, p := range batch {
+	for _, p := range k.order(batch) {
 		k.list = append(k.list, p)
 		p.seen = true
 		if p.ended || p.api.Status.Phase == corev1.PodFailed || p.api.Status.Phase == corev1.PodSucceeded {
@@ -103,6 +100,15 @@ func (k *kubelet) admit(batch []*pod, veto func(*pod) (before, after bool)) {
 		p.admitted, p.rejected = false, true
 		p.pending = append(p.pending, func() { p.api = p.api.DeepCopy(); p.api.Status.Phase = corev1.PodFailed })
 	}
+}
+
+// order is that in which kubelet admits a batch.
+func (k *kubelet) order(batch []*pod) []*pod {
+	batch = slices.Clone(batch)
+	sort.SliceStable(batch, func(i, j int) bool {
+		return batch[i].api.CreationTimestamp.Before(&batch[j].api.CreationTimestamp)
+	})
+	return batch
 }
 
 // startContainers starts what an admitted pod has; it says whether kubelet could.

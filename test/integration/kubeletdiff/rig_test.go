@@ -2,6 +2,7 @@ package kubeletdiff
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -61,6 +62,8 @@ type rig struct {
 	foul    bool // news lag and get lost
 	mu      sync.Mutex
 	reports map[string][]handoff.Report // by pod UID
+	all     []handoff.Report
+	heard   int // len(all) before the pod's admission
 	stats   map[string]int
 }
 
@@ -127,6 +130,7 @@ func (r *rig) startAgent(claims []handoff.Claim) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.reports[rep.PodUID] = append(r.reports[rep.PodUID], rep)
+			r.all = append(r.all, rep)
 		},
 	})
 	watcher := plugin.NewWatcher(pluginDir, 50*time.Millisecond, nil)
@@ -211,13 +215,18 @@ func (r *rig) syncKubelet() {
 			}
 		}()
 	}
-	r.k.admit(batch, func(p *pod) (bool, bool) {
-		if r.calm {
-			return false, false
-		}
-		return r.rng.IntN(12) == 0, r.rng.IntN(20) == 0
-	})
-	for _, p := range batch {
+	for _, p := range r.k.order(batch) {
+		r.mu.Lock()
+		r.heard = len(r.all)
+		r.mu.Unlock()
+		r.k.admit([]*pod{p}, func(p *pod) (bool, bool) {
+			if r.calm {
+				return false, false
+			}
+			before, after := r.rng.IntN(12) == 0, r.rng.IntN(20) == 0
+			p.vetoed = before || after
+			return before, after
+		})
 		kind := "foreign"
 		if p.assigned {
 			kind = "assigned"
@@ -225,11 +234,30 @@ func (r *rig) syncKubelet() {
 		switch {
 		case p.admitted:
 			r.count(kind + " admitted")
+		case p.vetoed:
+			r.count(kind + " rejected by others")
 		case p.rejected:
-			r.count(kind + " rejected")
+			r.count(kind + " refused: " + r.why(p))
 		}
 		r.trace("admission of %s (%s): admitted=%v %v", p.api.Name, kind, p.admitted, r.lastReport(p))
 	}
+}
+
+// why classes a refusal; what the ledger did not say is kubelet's own.
+func (r *rig) why(p *pod) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := append(slices.Clone(r.reports[p.uid()]), r.reports[""]...)
+	if len(l) == 0 || r.heard == len(r.all) {
+		return "by kubelet"
+	}
+	last := r.all[len(r.all)-1]
+	for _, class := range []error{handoff.ErrNoPod, handoff.ErrAmbiguous, handoff.ErrMismatch, handoff.ErrReserved, handoff.ErrUnit, handoff.ErrUnsure} {
+		if errors.Is(last.Err, class) {
+			return class.Error()
+		}
+	}
+	return string(last.Kind)
 }
 
 func (r *rig) lastReport(p *pod) string {

@@ -55,6 +55,7 @@ type pod struct {
 	seen     bool // in kubelet's list
 	admitted bool
 	rejected bool
+	vetoed   bool            // by another admission handler
 	ended    bool            // its containers have ended
 	started  map[string]bool // containers
 	gone     bool            // deleted from the API
@@ -223,7 +224,7 @@ func (w *world) create(ours bool) bool {
 			// The scheduler prefers one NUMA node, at random which.
 			units := slices.Clone(pool.units)
 			w.rng.Shuffle(len(units), func(i, j int) { units[i], units[j] = units[j], units[i] })
-			first := w.rng.IntN(2)
+			first := w.rng.IntN(4) / 3 // kubelet prefers the lowest node in ties
 			sort.SliceStable(units, func(i, j int) bool { return (numaOf(units[i]) == first) && (numaOf(units[j]) != first) })
 			for _, u := range units {
 				if len(assignment.Containers[k.Name][pool.resource]) < n && !used[u.String()] {
