@@ -39,6 +39,7 @@ func (s *Supervisor) launch(ctx context.Context, info podinfo.Info, rec record) 
 		{"domain", func() (err error) { xml, lock, viommu, err = s.build(p); return err }},
 		{"memlock", func() error { return preflight.MemoryLock(ctx, s.Agent, lock, viommu) }},
 		{"vf", func() error { return s.configureVFs(ctx, p) }},
+		{"volumes", func() error { return s.makeFiles(ctx, p) }},
 	} {
 		if s.stopWanted() {
 			return errStopped

@@ -78,8 +78,9 @@ type Options struct {
 func (o *Options) libvirtRoot() string   { return filepath.Join(o.RunDir, "lv") }
 func (o *Options) consoleSocket() string { return filepath.Join(o.RunDir, "console.sock") }
 func (o *Options) vncSocket() string     { return filepath.Join(o.RunDir, "vnc.sock") }
-func (o *Options) agentSocket() string   { return filepath.Join(o.RunDir, "ga.sock") }
+func (o *Options) agentSocket() string   { return filepath.Join(o.RunDir, "agent.sock") }
 func (o *Options) rpcSocket() string     { return filepath.Join(o.RunDir, launcherrpcv1.SocketName) }
+func (o *Options) stateDir() string      { return filepath.Join(o.RunDir, "state") }
 func (o *Options) recordFile() string    { return filepath.Join(o.RunDir, "record.json") }
 
 // LibvirtRoot is the folder of libvirt's files below a run folder.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +24,7 @@ import (
 	"github.com/kubevfio/kubevfio/launcher/failure"
 	"github.com/kubevfio/kubevfio/launcher/podinfo"
 	"github.com/kubevfio/kubevfio/launcher/preflight"
+	"github.com/kubevfio/kubevfio/launcher/volumes"
 	"github.com/kubevfio/kubevfio/topology"
 )
 
@@ -41,6 +44,8 @@ type plan struct {
 	units    map[string]topology.Unit // by the name of the spec's entry
 	input    domain.Input
 	grace    int64
+	// nccl is the content of the NCCL topology file, empty when not asked for.
+	nccl string
 }
 
 // readInputs decodes the spec and the environment and lets them agree with the
@@ -210,16 +215,29 @@ func (s *Supervisor) cpuset() (cpus, mems []int, err error) {
 // build makes the domain and gives its XML, the lock limit that libvirt will
 // want, and the number of devices behind a virtual IOMMU.
 func (s *Supervisor) build(p *plan) (xml string, lock uint64, viommu uint32, err error) {
+	state, err := s.stateFolder(p.spec)
+	if err != nil {
+		return "", 0, 0, err
+	}
 	p.input.Paths = domain.Paths{
 		Emulator:      s.Emulator,
 		ConsoleSocket: s.consoleSocket(),
 		VNCSocket:     s.vncSocket(),
 		AgentSocket:   s.agentSocket(),
+		PasstLog:      filepath.Join(s.RunDir, "passt.log"),
+		NVRAM:         filepath.Join(state, "nvram.fd"),
+		TPMState:      filepath.Join(state, "tpm"),
+		NCCLTopology:  filepath.Join(s.RunDir, "nccl-topology.xml"),
+	}
+	if p.input.Volumes, err = domain.PlaceVolumes(p.spec, s.RunDir, volumes.Files{Root: "/"}); err != nil {
+		return "", 0, 0, fromBuild(err)
 	}
 	dom, report, err := domain.Build(p.input)
 	if err != nil {
 		return "", 0, 0, fromBuild(err)
 	}
+	p.nccl = report.NCCLTopology
+	s.Log.Info("domain", "memoryLockBytes", report.MemoryLockBytes, "notes", report.Notes)
 	if s.Emulate {
 		emulate(dom)
 	}
@@ -233,6 +251,51 @@ func (s *Supervisor) build(p *plan) (xml string, lock uint64, viommu uint32, err
 		return "", 0, 0, fmt.Errorf("write the domain's XML: %w", err)
 	}
 	return xml, report.MemoryLockBytes, viommu, nil
+}
+
+// persistentState is the volume that keeps the firmware's variables and the TPM.
+const persistentState = "persistent-state"
+
+// stateFolder is where the state of firmware and TPM is: on a volume where the
+// spec wants it kept, else in the run folder.
+func (s *Supervisor) stateFolder(spec *v1alpha1.VirtualMachineInstanceSpec) (string, error) {
+	isOn := func(b *bool) bool { return b != nil && *b }
+	field := ""
+	if f := spec.Domain.Firmware; f != nil && f.Bootloader != nil && f.Bootloader.EFI != nil && isOn(f.Bootloader.EFI.Persistent) {
+		field = "spec.domain.firmware.bootloader.efi.persistent"
+	}
+	if t := spec.Domain.Devices.TPM; t != nil && isOn(t.Persistent) {
+		field = "spec.domain.devices.tpm.persistent"
+	}
+	if field == "" {
+		return s.stateDir(), nil
+	}
+	dir := filepath.Join(domain.VolumesDir, persistentState)
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return "", failure.Field(field, fmt.Errorf("%s: the volume %s must be mounted at %s", field, persistentState, dir))
+	}
+	return dir, nil
+}
+
+// makeFiles makes the files that the domain names and that the launcher owns.
+func (s *Supervisor) makeFiles(ctx context.Context, p *plan) error {
+	if err := os.MkdirAll(s.stateDir(), 0o700); err != nil {
+		return fmt.Errorf("make the state folder: %w", err)
+	}
+	if p.nccl != "" {
+		if err := os.WriteFile(p.input.Paths.NCCLTopology, []byte(p.nccl), 0o600); err != nil {
+			return fmt.Errorf("write the NCCL topology: %w", err)
+		}
+	}
+	hostname := p.spec.Hostname
+	if hostname == "" {
+		hostname = p.input.Name
+	}
+	id := volumes.Identity{InstanceID: p.input.UUID, Hostname: hostname}
+	if err := volumes.Prepare(ctx, p.spec, p.input.Volumes, id, "/", volumes.DefaultTools()); err != nil {
+		return fromBuild(err)
+	}
+	return volumes.Share(ctx, p.spec, p.input.Volumes, s.RunDir, volumes.DefaultTools())
 }
 
 // emulate turns a KVM domain into one for QEMU's own emulation: other CPU model

@@ -106,6 +106,10 @@ func (s *Supervisor) Run(ctx context.Context) (launcherrpcv1.Outcome, error) {
 
 // run is Run's sequence; its error is the outcome.
 func (s *Supervisor) run(ctx context.Context) error {
+	// First: TMPDIR is below it too.
+	if err := virt.Prepare(s.libvirtRoot(), s.Libvirt); err != nil {
+		return err
+	}
 	rec, err := readRecord(s.recordFile())
 	if err != nil {
 		return err
@@ -184,9 +188,6 @@ func (s *Supervisor) save(change func(*record)) error {
 
 // open opens libvirt and asks who it is.
 func (s *Supervisor) open() (Hypervisor, error) {
-	if err := virt.Prepare(s.libvirtRoot(), s.Libvirt); err != nil {
-		return nil, err
-	}
 	h, err := s.Open(virt.Options{
 		Mode:   s.Libvirt,
 		Root:   s.libvirtRoot(),
