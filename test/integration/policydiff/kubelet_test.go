@@ -7,13 +7,16 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	cadvisorapi "github.com/google/cadvisor/info/v1"
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
@@ -34,6 +37,7 @@ type kubelet struct {
 	dm   *devicemanager.ManagerImpl
 	cm   cpumanager.Manager
 	mm   memorymanager.Manager
+	mu   sync.Mutex
 	pods map[string]*corev1.Pod
 	// admitting is the pod in admission, with its assignment: the agent's view.
 	admitting  *corev1.Pod
@@ -43,8 +47,31 @@ type kubelet struct {
 func (k *kubelet) AddSource(string) {}
 func (k *kubelet) AllReady() bool   { return true }
 
+// GetPodStatus and UpdateContainerResources are for the managers' reconcilers,
+// which have nothing to do: no container ever runs.
+func (k *kubelet) GetPodStatus(types.UID) (corev1.PodStatus, bool) { return corev1.PodStatus{}, false }
+
+func (k *kubelet) UpdateContainerResources(context.Context, string, *runtimeapi.ContainerResources) error {
+	return nil
+}
+
 func (k *kubelet) active() []*corev1.Pod {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	return slices.Collect(maps.Values(k.pods))
+}
+
+// add and remove change the list of pods.
+func (k *kubelet) add(pod *corev1.Pod) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pods[string(pod.UID)] = pod
+}
+
+func (k *kubelet) remove(pod *corev1.Pod) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.pods, string(pod.UID))
 }
 
 // newKubelet starts the managers for a machine.
@@ -79,10 +106,10 @@ func newKubelet(m *machine, dir string) (*kubelet, error) {
 	for _, h := range []topologymanager.HintProvider{k.dm, k.cm, k.mm} {
 		k.tm.AddHintProvider(logger, h)
 	}
-	if err := k.cm.Start(ctx, k.active, k, nil, nil, containermap.NewContainerMap()); err != nil {
+	if err := k.cm.Start(ctx, k.active, k, k, k, containermap.NewContainerMap()); err != nil {
 		return nil, err
 	}
-	if err := k.mm.Start(ctx, k.active, k, nil, nil, containermap.NewContainerMap()); err != nil {
+	if err := k.mm.Start(ctx, k.active, k, k, k, containermap.NewContainerMap()); err != nil {
 		return nil, err
 	}
 	if err := k.dm.Start(logger, k.active, k, containermap.NewContainerMap(), sets.New[string]()); err != nil {
@@ -116,10 +143,10 @@ func (k *kubelet) stop() error { return k.dm.Stop(klog.Background()) }
 // admit is kubelet's admission of a pod. The refusal's reason is its error.
 func (k *kubelet) admit(pod *corev1.Pod, a *v1alpha1.Assignment) error {
 	k.admitting, k.assignment = pod, a
-	k.pods[string(pod.UID)] = pod
+	k.add(pod)
 	res := k.tm.Admit(&lifecycle.PodAdmitAttributes{Pod: pod, OtherPods: k.active()})
 	if !res.Admit {
-		delete(k.pods, string(pod.UID))
+		k.remove(pod)
 		return fmt.Errorf("%s: %s", res.Reason, res.Message)
 	}
 	return nil

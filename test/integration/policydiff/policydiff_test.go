@@ -297,7 +297,7 @@ func session(t *testing.T, seed uint64, policy string, late int, fail bool) tall
 			i := r.IntN(len(c.pods))
 			p := c.pods[i]
 			c.pods = slices.Delete(c.pods, i, i+1)
-			delete(k.pods, string(p.UID))
+			k.remove(p)
 			c.offline.PodDeleted(p)
 		}
 		reports = append(reports, k.usage(m))
