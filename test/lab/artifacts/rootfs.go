@@ -19,7 +19,6 @@ type recipe struct {
 	version  string
 	packages []string
 	excludes []string // dpkg's path-exclude patterns
-	includes []string // path-include patterns, exceptions from excludes
 	setup    []string // shell lines, with $1 the root, before the packages are installed
 	finish   []string // shell lines, with $1 the root, afterwards
 }
@@ -97,9 +96,6 @@ func (r recipe) args(root string) []string {
 	}
 	for _, e := range r.excludes {
 		args = append(args, "--dpkgopt=path-exclude="+e)
-	}
-	for _, i := range r.includes {
-		args = append(args, "--dpkgopt=path-include="+i)
 	}
 	for _, s := range r.setup {
 		args = append(args, "--essential-hook="+s)

@@ -19,7 +19,6 @@ type command struct {
 	dir   string
 	env   []string // additions to the process's environment
 	stdin io.Reader
-	log   io.Writer // gets stdout and stderr as well, where not nil
 	// isolated runs it in mount and pid namespaces of its own: whatever happens to it or to us, no process and no mount
 	// remains.
 	isolated bool
@@ -56,11 +55,7 @@ func (c command) run(ctx context.Context) (string, error) {
 	defer runtime.UnlockOSThread()
 	cmd := c.cmd(ctx)
 	var out bytes.Buffer
-	var sink io.Writer = &out
-	if c.log != nil {
-		sink = io.MultiWriter(&out, c.log)
-	}
-	cmd.Stdout, cmd.Stderr = sink, sink
+	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
