@@ -6,10 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/api/vmspec"
@@ -125,4 +127,13 @@ func newSchema() bool {
 		return false
 	}
 	return major >= 11
+}
+
+func quantity(s string) *resource.Quantity {
+	q := resource.MustParse(s)
+	return &q
+}
+
+func sortFunctions(h *topology.Host) {
+	slices.SortFunc(h.Functions, func(a, b topology.Function) int { return a.Address.Compare(b.Address) })
 }
