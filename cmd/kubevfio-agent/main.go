@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kubevfio/kubevfio/host"
+	"github.com/kubevfio/kubevfio/host/hostcmd"
 )
 
 func main() {
@@ -38,5 +39,6 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	c.AddCommand(runCommand())
+	c.AddCommand(hostcmd.Commands()...)
 	return c
 }

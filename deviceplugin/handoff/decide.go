@@ -27,6 +27,19 @@ func (l *Ledger) Preferred(ctx context.Context, resource string, available, must
 	if err != nil && !pool.adopt {
 		return nil, l.refuse(resource, nil, err)
 	}
+	want, has, err := l.wish(s, resource, size, pool.adopt)
+	if err != nil {
+		return nil, l.refuse(resource, s.pod, err)
+	}
+	if has {
+		err := l.feasible(want, available, must)
+		if err == nil {
+			return want, nil
+		}
+		if !pool.adopt {
+			return nil, l.refuse(resource, s.pod, err)
+		}
+	}
 	legal := make(map[string]bool, len(available)+len(must))
 	for _, u := range available {
 		legal[u] = true
@@ -34,18 +47,7 @@ func (l *Ledger) Preferred(ctx context.Context, resource string, available, must
 	for _, u := range must {
 		legal[u] = true
 	}
-	want, has, err := l.wish(s, resource, size, pool.adopt)
-	if err != nil {
-		return nil, l.refuse(resource, s.pod, err)
-	}
 	if has {
-		err := l.feasible(want, legal, must)
-		if err == nil {
-			return want, nil
-		}
-		if !pool.adopt {
-			return nil, l.refuse(resource, s.pod, err)
-		}
 		return l.fill(v, s, slices.DeleteFunc(want, func(u string) bool { return !legal[u] }), legal, must, size, true), nil
 	}
 	out := l.fill(v, s, nil, legal, must, size, pool.adopt)
@@ -90,9 +92,19 @@ func (l *Ledger) wish(s subject, resource string, size int, adopt bool) ([]strin
 }
 
 // feasible says why the assigned units cannot be kubelet's choice.
-func (l *Ledger) feasible(want []string, legal map[string]bool, must []string) error {
+func (l *Ledger) feasible(want, available, must []string) error {
+	// There may be thousands available, and few are wanted.
+	offered := make(map[string]bool, len(want))
 	for _, u := range want {
-		if legal[u] {
+		offered[u] = slices.Contains(must, u)
+	}
+	for _, u := range available {
+		if _, ok := offered[u]; ok {
+			offered[u] = true
+		}
+	}
+	for _, u := range want {
+		if offered[u] {
 			continue
 		}
 		if c, ok := l.Owner(u); ok {
