@@ -49,12 +49,17 @@ func (pl *plugin) state(e *nodeEntry, ni fwk.NodeInfo) *engine.State {
 func (s *shared) buildState(e *nodeEntry, node string, pods []fwk.PodInfo, skip types.UID) (st *engine.State, until time.Time) {
 	st = engine.NewState(e.node)
 	held, until := s.ledger.held(node)
+	var nominated []*corev1.Pod
 	for _, pi := range pods {
 		pod := pi.GetPod()
 		if held != nil {
 			delete(held, pod.UID)
 		}
 		if pod.UID == skip || terminated(pod) || !asksExtended(pod) {
+			continue
+		}
+		if pod.Spec.NodeName == "" {
+			nominated = append(nominated, pod)
 			continue
 		}
 		s.usePod(st, node, pod)
@@ -77,7 +82,40 @@ func (s *shared) buildState(e *nodeEntry, node string, pods []fwk.PodInfo, skip 
 		st.Kubelet = e.kubelet.model
 		st.Load = s.load(e.kubelet, e, node, s.usage.get(node), pods, string(skip))
 	}
-	return st.Seal(), until
+	st.Seal()
+	for _, pod := range nominated {
+		st = s.useNominated(st, pod)
+	}
+	return st, until
+}
+
+// useNominated makes room for a pod that preemption has promised the node to.
+// It has no units yet: the engine chooses as it would.
+func (s *shared) useNominated(st *engine.State, pod *corev1.Pod) *engine.State {
+	pr, err := parsePod(pod, s.inv.ours)
+	if err != nil || pr == nil {
+		return st
+	}
+	p, ok := engine.Place(st, s.inv.interner.Pod(pr.pod), s.seen.Mix())
+	next := st.Clone()
+	for i := range pr.pod.Containers {
+		for j, it := range pr.pod.Containers[i].Items {
+			if !ok {
+				// It does not fit now; whatever it gets will be of these.
+				if r := st.Node.Shape.Resource(it.Resource); r >= 0 {
+					next.UseUnknown(r, it.Count)
+				}
+				continue
+			}
+			for _, u := range p.Units[i][j] {
+				next.Use(u)
+			}
+		}
+	}
+	if ok && p.Load != nil {
+		next.Load = p.Load
+	}
+	return next.Seal()
 }
 
 // terminated pods hold nothing: kubelet has freed their devices.

@@ -90,9 +90,11 @@ func newShared(args *Args) *shared {
 func (s *shared) start(ctx context.Context, handle fwk.Handle) error {
 	logger := klog.FromContext(ctx)
 	if _, err := handle.SharedInformerFactory().Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(_, obj any) {
-			if pod, ok := obj.(*corev1.Pod); ok {
-				s.observe(pod)
+		UpdateFunc: func(oldObj, obj any) {
+			old, ok1 := oldObj.(*corev1.Pod)
+			pod, ok2 := obj.(*corev1.Pod)
+			if ok1 && ok2 && s.observe(old, pod) {
+				handle.Activate(logger, map[string]*corev1.Pod{pod.Namespace + "/" + pod.Name: pod})
 			}
 		},
 		DeleteFunc: func(obj any) {
@@ -175,11 +177,15 @@ func (s *shared) setUsage(u *v1alpha1.NodeUsage) {
 }
 
 // observe notes that a pod was bound. Its holds stay until they end by
-// themselves: the scheduler's cache may not have the pod yet.
-func (s *shared) observe(pod *corev1.Pod) {
+// themselves: the scheduler's cache may not have the pod yet. It reports whether
+// a waiting pod has another wish now, which no event of the scheduler tells.
+func (s *shared) observe(old, pod *corev1.Pod) (retry bool) {
 	if pod.Spec.NodeName != "" {
 		s.waiting.remove(pod.UID)
+		return false
 	}
+	return old.Annotations[v1alpha1.AlignmentAnnotation] != pod.Annotations[v1alpha1.AlignmentAnnotation] &&
+		s.waiting.replace(pod)
 }
 
 // forget drops what is kept for a pod that is gone. When the pod was deleted by
@@ -240,6 +246,17 @@ func (w *waiting) add(pod *corev1.Pod) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pods[pod.UID] = pod
+}
+
+// replace keeps the newest form of a waiting pod; false when it does not wait.
+func (w *waiting) replace(pod *corev1.Pod) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.pods[pod.UID] == nil {
+		return false
+	}
+	w.pods[pod.UID] = pod
+	return true
 }
 
 func (w *waiting) remove(uid types.UID) {

@@ -106,6 +106,7 @@ func TestRequiredRootOccupied(t *testing.T) {
 	pl.inv.set(testInventory("a", 2, 2))
 	for _, id := range []string{"0000:11:10.0", "0000:21:10.0"} {
 		p := testPod("holds-"+id, 1, "")
+		p.Spec.NodeName = "a"
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", AllocatedResourcesStatus: []corev1.ResourceStatus{
 			{Name: testVF, Resources: []corev1.ResourceHealth{{ResourceID: corev1.ResourceID(id)}}},
 		}}}
@@ -162,6 +163,7 @@ func TestForeignPods(t *testing.T) {
 	pl := newTestPlugin(t, h)
 	pl.inv.set(testInventory("a", 2, 2))
 	foreign := testPod("foreign", 1, "")
+	foreign.Spec.NodeName = "a"
 	h.pods["a"] = []*corev1.Pod{foreign}
 	if _, st := filter(pl, h, testPod("x", 2, "required:root"), "a"); st.IsSuccess() {
 		t.Error("two units below one root are not sure while one unit is held somewhere")
@@ -260,6 +262,22 @@ func TestForceDelete(t *testing.T) {
 	}
 }
 
+// TestNominatedPods: a pod that preemption promised the node to gets its place
+// before others, by the engine's own choice.
+func TestNominatedPods(t *testing.T) {
+	h := newFakeHandle(t, "a")
+	pl := newTestPlugin(t, h)
+	pl.inv.set(testInventory("a", 2, 2))
+	// The scheduler adds nominated pods to a clone of NodeInfo, without a node's name.
+	h.pods["a"] = []*corev1.Pod{testPod("nominated", 2, "required:root")}
+	if _, st := filter(pl, h, testPod("x", 2, "required:root"), "a"); !st.IsSuccess() {
+		t.Errorf("the other root complex is free: %s", st.Message())
+	}
+	if _, st := filter(pl, h, testPod("x", 3, ""), "a"); st.IsSuccess() {
+		t.Error("two of four units are promised")
+	}
+}
+
 // TestRestart: a new scheduler reads what is taken off the pods.
 func TestRestart(t *testing.T) {
 	h := newFakeHandle(t, "a")
@@ -296,5 +314,48 @@ func TestFilterDoesNotAllocate(t *testing.T) {
 	ni := h.infos["a"]
 	if n := testing.AllocsPerRun(200, func() { pl.Filter(ctx, state, nil, ni) }); n != 0 {
 		t.Errorf("Filter allocates %v times", n)
+	}
+}
+
+// TestPodGone: only pods that held a resource in common are news.
+func TestPodGone(t *testing.T) {
+	pl := newTestPlugin(t, newFakeHandle(t, "a"))
+	other := testPod("other", 0, "")
+	other.Spec.Containers[0].Resources.Requests["kubevfio.io/gpu"] = resource.MustParse("1")
+	for name, tc := range map[string]struct {
+		gone *corev1.Pod
+		want fwk.QueueingHint
+	}{
+		"same resource":  {testPod("g", 1, ""), fwk.Queue},
+		"plain pod":      {testPod("g", 0, ""), fwk.QueueSkip},
+		"other resource": {other, fwk.QueueSkip},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := pl.podGone(klogNone(), testPod("x", 2, ""), tc.gone, nil)
+			if err != nil || got != tc.want {
+				t.Errorf("got %v %v, want %v", got, err, tc.want)
+			}
+		})
+	}
+}
+
+// TestSignPod: pods with equal wishes are signed equally, others not.
+func TestSignPod(t *testing.T) {
+	pl := newTestPlugin(t, newFakeHandle(t, "a"))
+	sign := func(p *corev1.Pod) []fwk.SignFragment {
+		f, st := pl.SignPod(context.Background(), p)
+		if !st.IsSuccess() {
+			t.Fatal(st)
+		}
+		return f
+	}
+	base := sign(testPod("a", 2, "required:root"))
+	if diff := cmp.Diff(base, sign(testPod("b", 2, "required:root"))); diff != "" {
+		t.Errorf("equal pods are signed differently:\n%s", diff)
+	}
+	for name, p := range map[string]*corev1.Pod{"count": testPod("c", 3, "required:root"), "wish": testPod("c", 2, "required:numa")} {
+		if cmp.Diff(base, sign(p)) == "" {
+			t.Errorf("another %s is signed equally", name)
+		}
 	}
 }

@@ -123,7 +123,7 @@ func (w *world) lag(f func()) { w.lagging = append(w.lagging, event{w.now.Add(ma
 func (w *world) see(p *corev1.Pod) {
 	w.h.forget(p.Spec.NodeName, p.UID)
 	w.h.pods[p.Spec.NodeName] = append(w.h.pods[p.Spec.NodeName], p)
-	w.pl.observe(p)
+	w.pl.observe(p, p)
 }
 
 // check: no unit has two tenants that our scheduler chose.
@@ -308,9 +308,9 @@ func (w *world) pick(ok func(*corev1.Pod) bool) *corev1.Pod {
 // informer lag, restarts, foreign pods, force deletes. No unit may ever have two
 // live tenants of ours.
 func TestNeverTwice(t *testing.T) {
-	runs, bound := 60, 0
+	runs, bound := 24, 0
 	if testing.Short() {
-		runs = 10
+		runs = 6
 	}
 	for seed := range runs {
 		h := newFakeHandle(t, "a", "b", "c")

@@ -21,13 +21,33 @@ func (pl *plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint,
 	}, nil
 }
 
-// podGone wakes a pod when another one that held devices is gone.
-func (pl *plugin) podGone(_ klog.Logger, _ *corev1.Pod, oldObj, _ any) (fwk.QueueingHint, error) {
+// podGone wakes a pod when another one that held devices of its kinds is gone.
+func (pl *plugin) podGone(_ klog.Logger, pod *corev1.Pod, oldObj, _ any) (fwk.QueueingHint, error) {
 	gone, ok := oldObj.(*corev1.Pod)
-	if !ok || asksExtended(gone) {
+	if !ok || shareResources(gone, pod) {
 		return fwk.Queue, nil
 	}
 	return fwk.QueueSkip, nil
+}
+
+// shareResources reports whether two pods ask for an extended resource in
+// common.
+func shareResources(a, b *corev1.Pod) bool {
+	want := map[corev1.ResourceName]bool{}
+	eachContainer(a, func(c *corev1.Container, _ bool) {
+		for name := range c.Resources.Requests {
+			if extended(name) {
+				want[name] = true
+			}
+		}
+	})
+	found := false
+	eachContainer(b, func(c *corev1.Container, _ bool) {
+		for name := range c.Resources.Requests {
+			found = found || want[name]
+		}
+	})
+	return found
 }
 
 // SignPod adds to the pod's signature what the plugin looks at beside the

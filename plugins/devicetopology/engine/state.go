@@ -1,6 +1,9 @@
 package engine
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // State is what of a node is free. Build it with [NewState] and the Use
 // methods, then call [State.Seal]; from then on it is read only and safe for
@@ -74,6 +77,17 @@ func (s *State) UseUnknown(res, n int) {
 func (s *State) Seal() *State {
 	s.prof = s.Node.Shape.in.profile(s.Node.Shape, s.free, s.unknown)
 	return s
+}
+
+// Clone is an unsealed copy.
+func (s *State) Clone() *State {
+	return &State{
+		Node: s.Node, Kubelet: s.Kubelet, Load: s.Load,
+		taken:   slices.Clone(s.taken),
+		free:    slices.Clone(s.free),
+		unknown: slices.Clone(s.unknown),
+		used:    slices.Clone(s.used),
+	}
 }
 
 // Free is the number of units of a resource that can be handed out for sure.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -78,6 +79,10 @@ func (k *kubelet) remove(pod *corev1.Pod) {
 func newKubelet(m *machine, dir string) (*kubelet, error) {
 	ctx, logger := context.Background(), klog.Background()
 	k := &kubelet{pods: map[string]*corev1.Pod{}}
+	// Another session's pods have the same UIDs.
+	if err := os.Remove(pluginDir + "/kubelet_internal_checkpoint"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
 	info := m.machineInfo()
 	var err error
 	if k.tm, err = topologymanager.NewManager(info.Topology, m.policy, m.scope, m.topologyOptions); err != nil {
