@@ -172,6 +172,7 @@ func supervise(ctx context.Context, f *flags, version string, signals <-chan os.
 		Standby:       f.standby,
 		Restarts:      restarts(),
 		Libvirt:       virt.Mode(f.libvirt),
+		Libvirtd:      "libvirtd",
 		Open:          openLibvirt,
 		Agent:         client.New(f.agentSocket),
 		Stdout:        os.Stdout,

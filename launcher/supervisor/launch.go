@@ -55,7 +55,7 @@ func (s *Supervisor) launch(ctx context.Context, info podinfo.Info, rec record) 
 		return err
 	}
 	s.setPhase(launcherrpcv1.PhaseStarting)
-	if err := s.step("libvirt", func() (err error) { h, err = s.open(); return err }); err != nil {
+	if err := s.step("libvirt", func() (err error) { h, err = s.open(ctx); return err }); err != nil {
 		return classify(err)
 	}
 	if rec.Stage == stageCreating {
@@ -245,7 +245,7 @@ func (s *Supervisor) adopt(ctx context.Context, rec record) error {
 	s.mu.Lock()
 	s.state.Supervisor.Adopted = true
 	s.mu.Unlock()
-	h, err := s.open()
+	h, err := s.open(ctx)
 	if err != nil {
 		return fmt.Errorf("adopt the running guest: %w", err)
 	}

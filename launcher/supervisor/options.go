@@ -59,10 +59,12 @@ type Options struct {
 	Standby bool
 	// Restarts is how often PID 1 had to start a supervisor again.
 	Restarts int
-	// Libvirt says how libvirt runs; Open opens it.
-	Libvirt virt.Mode
-	Open    func(virt.Options) (Hypervisor, error)
-	Agent   Agent
+	// Libvirt says how libvirt runs; Open opens it. Libvirtd is the daemon's
+	// program for virt.Daemon.
+	Libvirt  virt.Mode
+	Libvirtd string
+	Open     func(virt.Options) (Hypervisor, error)
+	Agent    Agent
 	// Stdout gets the guest's console. Stdin, when not nil, is what somebody
 	// types to it.
 	Stdout io.Writer

@@ -187,7 +187,12 @@ func (s *Supervisor) save(change func(*record)) error {
 }
 
 // open opens libvirt and asks who it is.
-func (s *Supervisor) open() (Hypervisor, error) {
+func (s *Supervisor) open(ctx context.Context) (Hypervisor, error) {
+	if s.Libvirt == virt.Daemon {
+		if err := virt.EnsureDaemon(ctx, s.libvirtRoot(), s.Libvirtd); err != nil {
+			return nil, err
+		}
+	}
 	h, err := s.Open(virt.Options{
 		Mode:   s.Libvirt,
 		Root:   s.libvirtRoot(),

@@ -46,7 +46,7 @@ func Open(o Options) (*Conn, error) {
 	}()
 	uri := "qemu:///embed?root=" + o.Root
 	if o.Mode == Daemon {
-		uri = "qemu:///session"
+		uri = "qemu+unix:///session?socket=" + DaemonSocket(o.Root)
 	}
 	c, err := libvirt.NewConnect(uri)
 	if err != nil {

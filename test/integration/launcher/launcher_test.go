@@ -1,8 +1,10 @@
 package launcher
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"image/png"
 	"io"
 	"os"
 	"strings"
@@ -16,7 +18,13 @@ import (
 
 // TestLife is a guest's whole life, with a supervisor killed in the middle.
 func TestLife(t *testing.T) {
-	c := start(t, pod{vm: vm("")})
+	for _, mode := range []string{"embedded", "daemon"} {
+		t.Run(mode, func(t *testing.T) { life(t, mode) })
+	}
+}
+
+func life(t *testing.T, mode string) {
+	c := start(t, pod{vm: vm(""), args: []string{"--libvirt=" + mode}})
 	c.console("KUBEVFIO-GUEST report-end")
 	st := c.phase(launcherrpcv1.PhaseRunning)
 	if st.Supervisor.Adopted || st.QEMUPID == 0 || st.Supervisor.LibvirtVersion == "" {
@@ -207,5 +215,47 @@ func TestPodNetwork(t *testing.T) {
 	c.end(0, launcherrpcv1.ReasonGuestShutdown)
 	if !strings.Contains(c.stdout.String(), "KUBEVFIO-GUEST passt ip=") {
 		t.Errorf("the guest got no address from passt:\n%s", c.stdout)
+	}
+}
+
+// TestDaemonKilled kills libvirtd under a running guest: the guest is adopted by
+// a new supervisor with a new daemon.
+func TestDaemonKilled(t *testing.T) {
+	c := start(t, pod{vm: vm(""), args: []string{"--libvirt=daemon"}})
+	c.console("KUBEVFIO-GUEST report-end")
+	qemu := c.qemu()
+	c.kill(c.find("libvirtd", func(p process) bool { return p.comm == "libvirtd" }), unix.SIGKILL)
+	c.eventually("the guest is adopted", func() bool {
+		st, err := c.client().State(context.Background())
+		return err == nil && st.Supervisor.Adopted && st.Phase == launcherrpcv1.PhaseRunning
+	})
+	if now := c.qemu(); now != qemu {
+		t.Errorf("QEMU is process %d, was %d: the guest was started anew", now, qemu)
+	}
+	c.kill(c.init(), unix.SIGTERM)
+	c.end(0, launcherrpcv1.ReasonGuestShutdown)
+}
+
+// TestScreen takes a picture of the guest's screen and speaks to its VNC server.
+func TestScreen(t *testing.T) {
+	spec := strings.Replace(vm(""), "autoattachPodInterface: false", "autoattachPodInterface: false\n    autoattachGraphicsDevice: true", 1)
+	c := start(t, pod{vm: spec})
+	c.phase(launcherrpcv1.PhaseRunning)
+	mime, body, err := c.client().Document(context.Background(), launcherrpcv1.PathScreenshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := png.Decode(bytes.NewReader(body))
+	if err != nil || mime != "image/png" || img.Bounds().Dx() < 320 {
+		t.Errorf("%s, %v", mime, err)
+	}
+	conn, err := c.client().Stream(context.Background(), launcherrpcv1.PathVNC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	hello := make([]byte, 12)
+	if _, err := io.ReadFull(conn, hello); err != nil || !strings.HasPrefix(string(hello), "RFB 003.") {
+		t.Errorf("VNC says %q, %v", hello, err)
 	}
 }
