@@ -237,6 +237,9 @@ func fromSelector(raw json.RawMessage, class string) (v1alpha1.DeviceSelector, e
 		}
 	}
 	if _, err := newMatcher(&s); err != nil {
+		if len(s.Addresses) > 0 && strings.HasPrefix(err.Error(), "addresses:") {
+			return s, fmt.Errorf(".pciAddresses: %w", errors.Unwrap(err)) // its name in the input
+		}
 		return s, fmt.Errorf(".%w", err)
 	}
 	return s, nil

@@ -1,0 +1,244 @@
+package bind_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/host"
+	"github.com/kubevfio/kubevfio/host/bind"
+	"github.com/kubevfio/kubevfio/host/hosttest"
+	"github.com/kubevfio/kubevfio/host/pool"
+	"github.com/kubevfio/kubevfio/topology"
+)
+
+// rig is an agent's loop without the rest of the agent.
+type rig struct {
+	t     *testing.T
+	k     *hosttest.Kernel
+	st    *host.State
+	r     *bind.Reconciler
+	pools []v1alpha1.DevicePool
+	now   time.Time
+}
+
+func newRig(t *testing.T, m *hosttest.Machine, pools ...v1alpha1.DevicePool) *rig {
+	t.Helper()
+	r := &rig{t: t, k: hosttest.NewKernel(m, "vfio-pci", "igbvf"), pools: pools, now: time.Unix(1e9, 0)}
+	var err error
+	if r.st, err = host.OpenState(filepath.Join(t.TempDir(), "former.json")); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	return r
+}
+
+// start makes a new reconciler, as a restarted agent does.
+func (r *rig) start() {
+	r.r = bind.New(bind.Config{
+		Writer: host.NewWriter(host.WriterConfig{FS: r.k.Tree, Attrs: r.k, State: r.st}),
+		Now:    func() time.Time { return r.now },
+	})
+}
+
+func (r *rig) look() (*topology.Host, pool.Selection) {
+	r.t.Helper()
+	h, err := host.Read(context.Background(), r.k.Tree)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return h, pool.Select(pool.Input{Pools: r.pools, Host: h, Units: topology.Units(h), Former: r.st.Former(h)})
+}
+
+// settle calls until nothing changes any more.
+func (r *rig) settle() bind.Result {
+	r.t.Helper()
+	for range 10 {
+		h, s := r.look()
+		if res := r.r.Reconcile(context.Background(), h, &s, false); !res.Changed {
+			return res
+		}
+	}
+	r.t.Fatal("it does not settle")
+	return bind.Result{}
+}
+
+func (r *rig) drivers(addrs ...string) string {
+	r.t.Helper()
+	h, _ := r.look()
+	var out []string
+	for _, a := range addrs {
+		x, err := topology.ParseAddress(a)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		f := h.Function(x)
+		if f == nil {
+			out = append(out, "absent")
+			continue
+		}
+		out = append(out, f.Driver)
+	}
+	return strings.Join(out, " ")
+}
+
+func mk(name string, spec v1alpha1.DevicePoolSpec) v1alpha1.DevicePool {
+	p := v1alpha1.DevicePool{Spec: spec}
+	p.Name, p.Spec.ResourceName = name, "example.com/"+name
+	return p
+}
+
+func sel(s v1alpha1.DeviceSelector) []v1alpha1.DeviceSelector { return []v1alpha1.DeviceSelector{s} }
+
+var gpuFunctions = []string{"0000:01:00.0", "0000:01:00.1", "0000:01:00.2", "0000:01:00.3"}
+
+func gpuPool() v1alpha1.DevicePool {
+	return mk("gpu", v1alpha1.DevicePoolSpec{Selectors: sel(v1alpha1.DeviceSelector{Addresses: []string{"0000:01:00.0"}})})
+}
+
+func TestBindsWholeUnit(t *testing.T) {
+	r := newRig(t, hosttest.Desktop(), gpuPool())
+	res := r.settle()
+	if len(res.Reasons) != 0 || !res.Retry.IsZero() {
+		t.Errorf("reasons %v, retry %v", res.Reasons, res.Retry)
+	}
+	if got := r.drivers(gpuFunctions...); got != "vfio-pci vfio-pci vfio-pci vfio-pci" {
+		t.Errorf("drivers: %s", got)
+	}
+	if _, s := r.look(); s.Pools[0].Offers[0].NotReady != "" {
+		t.Errorf("not ready: %s", s.Pools[0].Offers[0].NotReady)
+	}
+	n := len(r.k.Writes())
+	r.start()
+	r.settle()
+	if w := r.k.Writes()[n:]; len(w) != 0 {
+		t.Errorf("a restarted agent wrote %v", w)
+	}
+	r.pools = nil // the pool is deleted: devices stay
+	r.settle()
+	if w := r.k.Writes()[n:]; len(w) != 0 {
+		t.Errorf("without pools it wrote %v", w)
+	}
+}
+
+func TestHalfAUnitGoesBack(t *testing.T) {
+	m := hosttest.Desktop()
+	r := newRig(t, m, gpuPool())
+	// The third function is held by somebody.
+	usb := m.Function("0000:01:00.2")
+	r.r = bind.New(bind.Config{
+		Writer: host.NewWriter(host.WriterConfig{FS: r.k.Tree, Attrs: r.k, State: r.st, Busy: func(a topology.Address) string {
+			if a == usb.Addr {
+				return "a keyboard hangs on it"
+			}
+			return ""
+		}}),
+		Now: func() time.Time { return r.now },
+	})
+	res := r.settle()
+	id := m.Function("0000:01:00.0").Addr
+	if !strings.Contains(res.Reasons[id], "keyboard") || !strings.Contains(res.Reasons[id], "0000:01:00.2") {
+		t.Errorf("reasons: %v", res.Reasons)
+	}
+	if got := r.drivers(gpuFunctions...); got != "nouveau snd_hda_intel xhci_hcd i2c_nvidia_gpu" {
+		t.Errorf("drivers: %s", got)
+	}
+}
+
+func TestMakesVFsThenBindsThem(t *testing.T) {
+	r := newRig(t, hosttest.Lab(), mk("vf", v1alpha1.DevicePoolSpec{VFs: &v1alpha1.VFSpec{Count: 4}, Selectors: sel(v1alpha1.DeviceSelector{PFNames: []string{"enp65s0#1-2"}})}))
+	if res := r.settle(); len(res.Reasons) != 0 {
+		t.Fatalf("reasons: %v", res.Reasons)
+	}
+	// Only the VFs of the range are bound; 0000:41:01.0 does not exist any more.
+	if got := r.drivers("0000:41:00.4", "0000:41:00.5", "0000:41:00.6", "0000:41:00.7", "0000:41:01.0"); got != " vfio-pci vfio-pci  absent" {
+		t.Errorf("drivers: %q", got)
+	}
+}
+
+func TestPausesBetweenFailures(t *testing.T) {
+	r := newRig(t, hosttest.Desktop(), gpuPool())
+	r.k.Refuse("vfio-pci")
+	res := r.settle()
+	if len(res.Reasons) != 1 || !res.Retry.Equal(r.now.Add(10*time.Second)) {
+		t.Fatalf("reasons %v, retry %v", res.Reasons, res.Retry)
+	}
+	tries := func() int { return len(r.k.Writes()) }
+	n := tries()
+	r.now = r.now.Add(5 * time.Second)
+	if res = r.settle(); tries() != n || len(res.Reasons) != 1 {
+		t.Errorf("tried again too early: %v", r.k.Writes()[n:])
+	}
+	r.now = r.now.Add(6 * time.Second)
+	if res = r.settle(); tries() == n || !res.Retry.Equal(r.now.Add(20*time.Second)) {
+		t.Errorf("second pause ends %v after now", res.Retry.Sub(r.now))
+	}
+	for range 10 {
+		r.now = res.Retry
+		res = r.settle()
+	}
+	if d := res.Retry.Sub(r.now); d != 5*time.Minute {
+		t.Errorf("longest pause %v", d)
+	}
+	// A changed wish does not wait.
+	n = tries()
+	r.pools[0].Spec.Driver = "auto"
+	if r.settle(); tries() == n {
+		t.Error("the changed pool waited for the old pause")
+	}
+}
+
+func TestPaused(t *testing.T) {
+	r := newRig(t, hosttest.Desktop(), gpuPool())
+	h, s := r.look()
+	res := r.r.Reconcile(context.Background(), h, &s, true)
+	if w := r.k.Writes(); len(w) != 0 || res.Changed || len(res.Reasons) != 1 {
+		t.Errorf("wrote %v, result %+v", w, res)
+	}
+	for _, why := range res.Reasons {
+		if !strings.Contains(why, "paused") {
+			t.Errorf("reason: %s", why)
+		}
+	}
+}
+
+func TestLeavesAlone(t *testing.T) {
+	cases := map[string]v1alpha1.DevicePoolSpec{
+		"keep":    {Driver: "keep", Selectors: sel(v1alpha1.DeviceSelector{Addresses: []string{"0000:01:00.0"}})},
+		"blocked": {Selectors: sel(v1alpha1.DeviceSelector{Drivers: []string{"e1000e"}})},
+		"refused": {Companions: "Refuse", Selectors: sel(v1alpha1.DeviceSelector{Addresses: []string{"0000:01:00.0"}})},
+	}
+	for name, spec := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, hosttest.Desktop(), mk("p", spec))
+			r.settle()
+			if w := r.k.Writes(); len(w) != 0 {
+				t.Errorf("wrote %v", w)
+			}
+		})
+	}
+}
+
+// TestStuckUnitHoldsUpNobody: other units are bound while one is stuck.
+func TestStuckUnitHoldsUpNobody(t *testing.T) {
+	m := hosttest.Desktop()
+	r := newRig(t, m, gpuPool(), mk("vgpu", v1alpha1.DevicePoolSpec{Selectors: sel(v1alpha1.DeviceSelector{Devices: []string{"2236"}})}))
+	stuck := m.Function("0000:01:00.0").Addr
+	release := r.k.Hang(stuck)
+	defer release()
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	h, s := r.look()
+	res := r.r.Reconcile(ctx, h, &s, false)
+	if !strings.Contains(res.Reasons[stuck], "stuck") {
+		t.Errorf("reasons: %v", res.Reasons)
+	}
+	if got := r.drivers("0000:09:00.4", "0000:09:00.5"); got != "vfio-pci vfio-pci" {
+		t.Errorf("drivers: %s (%v)", got, fmt.Sprint(slices.Compact(r.k.Writes())))
+	}
+}
