@@ -68,6 +68,14 @@ const (
 	PodInfoUID        = PodInfoDir + "/uid"        // metadata.uid
 	PodInfoName       = PodInfoDir + "/name"       // metadata.name
 	PodInfoNamespace  = PodInfoDir + "/namespace"  // metadata.namespace
+	// VolumesDir + "/" + name is the mount of the spec's volume of that name when
+	// it is a folder (a file system claim, an OCI image, a ConfigMap),
+	// BlockVolumesDir + "/" + name the device of a block claim.
+	VolumesDir      = "/volumes"
+	BlockVolumesDir = "/dev/volumes"
+	// SecretsDir + "/" + name is the mount of a Secret that cloud-init data
+	// comes from.
+	SecretsDir = "/secrets"
 	// LauncherRunDir is an emptyDir that the launcher can write: sockets, logs,
 	// libvirt's state.
 	LauncherRunDir = "/run/kubevfio-launcher"

@@ -82,6 +82,7 @@ const (
 	VMUnschedulable    = "ErrorUnschedulable"
 	VMErrImagePull     = "ErrImagePull"
 	VMImagePullBackOff = "ImagePullBackOff"
+	VMErrorPvcNotFound = "ErrorPvcNotFound"
 	VMInvalidSpec      = "InvalidSpec"
 )
 

@@ -68,7 +68,9 @@ func (s *session) power() []*cobra.Command {
 		}
 		return c
 	}
-	runs := func(vm *v1alpha1.VirtualMachine) bool { return vm.Status.Ready && len(vm.Status.StateChangeRequests) == 0 }
+	runs := func(vm *v1alpha1.VirtualMachine) bool {
+		return vm.Status.Ready && len(vm.Status.StateChangeRequests) == 0
+	}
 	stopped := func(vm *v1alpha1.VirtualMachine) bool {
 		return vm.Status.PrintableStatus == v1alpha1.VMStopped && vm.Status.ObservedGeneration == vm.Generation
 	}

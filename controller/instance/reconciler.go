@@ -184,7 +184,17 @@ func (r *Reconciler) create(ctx context.Context, vmi *v1alpha1.VirtualMachineIns
 		return ctrl.Result{RequeueAfter: wait}, nil
 	}
 	r.phase(vmi, v1alpha1.VMIPending, "", "")
-	pod, err := launcherpod.Build(vmi, attempt(vmi), avoid, r.Pod)
+	block, missing, err := r.blockClaims(ctx, vmi)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if missing != "" {
+		message := fmt.Sprintf("claim %s does not exist", missing)
+		r.condition(vmi, v1alpha1.ConditionPodCreated, metav1.ConditionFalse, "ErrorPvcNotFound", message)
+		vmi.Status.Reason, vmi.Status.Message = "ErrorPvcNotFound", message
+		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil
+	}
+	pod, err := launcherpod.Build(vmi, launcherpod.Situation{Attempt: attempt(vmi), Avoid: avoid, BlockClaims: block}, r.Pod)
 	switch {
 	case errors.Is(err, vmspec.ErrInvalid), errors.Is(err, launcherpod.ErrUnsupported):
 		reason := "InvalidSpec"
@@ -220,6 +230,24 @@ func (r *Reconciler) create(ctx context.Context, vmi *v1alpha1.VirtualMachineIns
 	r.condition(vmi, v1alpha1.ConditionPodCreated, metav1.ConditionTrue, "Created", "")
 	r.phase(vmi, v1alpha1.VMIScheduling, "", "")
 	return ctrl.Result{}, nil
+}
+
+// blockClaims reads the volume modes of the instance's claims, past the cache:
+// claims are many and are asked for once.
+func (r *Reconciler) blockClaims(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance) (block map[string]bool, missing string, err error) {
+	block = map[string]bool{}
+	for _, name := range launcherpod.Claims(&vmi.Spec) {
+		var pvc corev1.PersistentVolumeClaim
+		err := r.Live.Get(ctx, client.ObjectKey{Namespace: vmi.Namespace, Name: name}, &pvc)
+		if apierrors.IsNotFound(err) {
+			return nil, name, nil
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("get claim %s: %w", name, err)
+		}
+		block[name] = pvc.Spec.VolumeMode != nil && *pvc.Spec.VolumeMode == corev1.PersistentVolumeBlock
+	}
+	return block, "", nil
 }
 
 // finish ends an instance that is being deleted.

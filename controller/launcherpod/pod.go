@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -86,10 +85,30 @@ func GracePeriod(spec *v1alpha1.VirtualMachineInstanceSpec, guest *int64) int64 
 	return g + graceMargin
 }
 
-// Build makes the pod of an instance's attempt. avoid are nodes that refused
-// earlier pods. Errors are of class [vmspec.ErrInvalid] or [ErrUnsupported] and
-// name the field.
-func Build(vmi *v1alpha1.VirtualMachineInstance, attempt int32, avoid []string, o Options) (*corev1.Pod, error) {
+// Situation is what a pod depends on beside its instance.
+type Situation struct {
+	// Attempt counts the instance's pods from 1.
+	Attempt int32
+	// Avoid are nodes that refused earlier pods.
+	Avoid []string
+	// BlockClaims are the claims of [Claims] whose volume mode is Block.
+	BlockClaims map[string]bool
+}
+
+// Claims are the names of the claims that a spec's volumes use.
+func Claims(spec *v1alpha1.VirtualMachineInstanceSpec) []string {
+	var names []string
+	for i := range spec.Volumes {
+		if name, _ := claim(&spec.Volumes[i]); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Build makes the pod of an instance. Errors are of class [vmspec.ErrInvalid] or
+// [ErrUnsupported] and name the field.
+func Build(vmi *v1alpha1.VirtualMachineInstance, now Situation, o Options) (*corev1.Pod, error) {
 	spec := vmi.Spec.DeepCopy()
 	if err := vmspec.Validate(spec); err != nil {
 		return nil, err
@@ -105,7 +124,7 @@ func Build(vmi *v1alpha1.VirtualMachineInstance, attempt int32, avoid []string, 
 	grace := GracePeriod(spec, nil)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        Name(vmi, attempt),
+			Name:        Name(vmi, now.Attempt),
 			Namespace:   vmi.Namespace,
 			Labels:      maps.Clone(vmi.Labels),
 			Annotations: map[string]string{},
@@ -123,7 +142,7 @@ func Build(vmi *v1alpha1.VirtualMachineInstance, attempt int32, avoid []string, 
 			SchedulerName:                 spec.SchedulerName,
 			PriorityClassName:             spec.PriorityClassName,
 			NodeSelector:                  spec.NodeSelector,
-			Affinity:                      avoidNodes(spec.Affinity, avoid),
+			Affinity:                      avoidNodes(spec.Affinity, now.Avoid),
 			Tolerations:                   spec.Tolerations,
 			TopologySpreadConstraints:     spec.TopologySpreadConstraints,
 			SecurityContext: &corev1.PodSecurityContext{
@@ -169,8 +188,8 @@ func Build(vmi *v1alpha1.VirtualMachineInstance, attempt int32, avoid []string, 
 	if a := spec.Domain.Devices.Alignment; a != "" {
 		pod.Annotations[v1alpha1.AlignmentAnnotation] = a
 	}
-	addVolumes(&pod.Spec, spec)
-	text, err := yaml.Marshal(launcherSpec(spec))
+	addVolumes(&pod.Spec, spec, now.BlockClaims)
+	text, err := yaml.Marshal(launcherSpec(vmi, spec))
 	if err != nil {
 		return nil, fmt.Errorf("encode the spec: %w", err)
 	}
@@ -180,8 +199,10 @@ func Build(vmi *v1alpha1.VirtualMachineInstance, attempt int32, avoid []string, 
 
 // supported refuses what cannot be put into a pod yet.
 func supported(spec *v1alpha1.VirtualMachineInstanceSpec) error {
-	if len(spec.Volumes) > 0 {
-		return fmt.Errorf("%w: spec.volumes[0] (%s): instances boot by firmware.kernelBoot only so far", ErrUnsupported, spec.Volumes[0].Name)
+	for i := range spec.Volumes {
+		if c := spec.Volumes[i].ContainerDisk; c != nil && c.Image == "" {
+			return vmspec.Errorf(fmt.Sprintf("spec.volumes[%d].containerDisk.image", i), "is empty: it may be so in a plain pod only")
+		}
 	}
 	for _, r := range vmspec.Requests(spec) {
 		if r.Resource == "" {
@@ -270,55 +291,6 @@ func resourcesOf(spec *v1alpha1.VirtualMachineInstanceSpec, o Options) (corev1.R
 		}
 	}
 	return corev1.ResourceRequirements{Requests: requests, Limits: limits}, nil
-}
-
-func addVolumes(p *corev1.PodSpec, spec *v1alpha1.VirtualMachineInstanceSpec) {
-	add := func(name, at string, readOnly bool, source corev1.VolumeSource) {
-		p.Volumes = append(p.Volumes, corev1.Volume{Name: name, VolumeSource: source})
-		c := &p.Containers[0]
-		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: name, MountPath: at, ReadOnly: readOnly})
-	}
-	field := func(file, fieldPath string) corev1.DownwardAPIVolumeFile {
-		return corev1.DownwardAPIVolumeFile{Path: path.Base(file), FieldRef: &corev1.ObjectFieldSelector{FieldPath: fieldPath}}
-	}
-	add("podinfo", v1alpha1.PodInfoDir, true, corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
-		Items: []corev1.DownwardAPIVolumeFile{
-			field(v1alpha1.PodInfoAssignment, "metadata.annotations['"+v1alpha1.AssignmentAnnotation+"']"),
-			field(v1alpha1.PodInfoVM, "metadata.annotations['"+v1alpha1.VMAnnotation+"']"),
-			field(v1alpha1.PodInfoUID, "metadata.uid"),
-			field(v1alpha1.PodInfoName, "metadata.name"),
-			field(v1alpha1.PodInfoNamespace, "metadata.namespace"),
-		},
-	}})
-	add("run", v1alpha1.LauncherRunDir, false, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
-	if c := kernelContainer(spec); c != nil {
-		add("kernel", KernelDir, true, corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: c.Image, PullPolicy: c.ImagePullPolicy}})
-		if c.ImagePullSecret != "" {
-			p.ImagePullSecrets = append(p.ImagePullSecrets, corev1.LocalObjectReference{Name: c.ImagePullSecret})
-		}
-	}
-}
-
-func kernelContainer(spec *v1alpha1.VirtualMachineInstanceSpec) *v1alpha1.KernelBootContainer {
-	if f := spec.Domain.Firmware; f != nil && f.KernelBoot != nil {
-		return f.KernelBoot.Container
-	}
-	return nil
-}
-
-// launcherSpec is the spec as the launcher in this pod shall read it: without what
-// only placed the pod, and with paths in the container.
-func launcherSpec(spec *v1alpha1.VirtualMachineInstanceSpec) *v1alpha1.VirtualMachineInstanceSpec {
-	s := spec.DeepCopy()
-	s.NodeSelector, s.Affinity, s.Tolerations, s.TopologySpreadConstraints = nil, nil, nil, nil
-	s.SchedulerName, s.PriorityClassName = "", ""
-	if c := kernelContainer(s); c != nil {
-		*c = v1alpha1.KernelBootContainer{KernelPath: path.Join(KernelDir, c.KernelPath), InitrdPath: c.InitrdPath}
-		if c.InitrdPath != "" {
-			c.InitrdPath = path.Join(KernelDir, c.InitrdPath)
-		}
-	}
-	return s
 }
 
 // copyAnnotations copies the owner's annotations except those that mean something

@@ -71,16 +71,38 @@ affinity:
       - matchExpressions: [{key: old-gpu, operator: Exists}]
 `
 
+const disks = `
+domain:
+  memory: {guest: 1Gi}
+  devices:
+    disks:
+    - {name: root, disk: {bus: virtio}}
+    - {name: data, disk: {bus: virtio}}
+    - {name: raw, disk: {bus: virtio}}
+    - {name: scratch, disk: {bus: virtio}}
+    - {name: init, disk: {bus: virtio}}
+    filesystems:
+    - {name: config, virtiofs: {}}
+volumes:
+- {name: root, containerDisk: {image: example.com/disk:1, imagePullPolicy: Always, imagePullSecret: pull}}
+- {name: data, persistentVolumeClaim: {claimName: files}}
+- {name: raw, dataVolume: {name: block}}
+- {name: scratch, emptyDisk: {capacity: 1Gi}}
+- {name: init, cloudInitNoCloud: {secretRef: {name: init-data}, networkDataSecretRef: {name: init-data}}}
+- {name: config, configMap: {name: settings}}
+`
+
 func TestBuildGolden(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spec  string
 		avoid []string
 	}{
 		"small": {spec: small},
+		"disks": {spec: disks},
 		"big":   {spec: big, avoid: []string{"node-a", "node-b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod, err := Build(instance(t, tc.spec), 2, tc.avoid, Options{Image: "example.com/launcher:1", PullPolicy: corev1.PullIfNotPresent})
+			pod, err := Build(instance(t, tc.spec), Situation{Attempt: 2, Avoid: tc.avoid, BlockClaims: map[string]bool{"block": true}}, Options{Image: "example.com/launcher:1", PullPolicy: corev1.PullIfNotPresent})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -119,9 +141,9 @@ func TestBuildRefuses(t *testing.T) {
 		text  string
 	}{
 		"no memory": {"domain: {firmware: {kernelBoot: {container: {image: x, kernelPath: /k}}}}", vmspec.ErrInvalid, "spec.domain.memory.guest"},
-		"volumes": {
-			strings.Replace(base, "%", "disks: [{name: root}]", 1) + "volumes: [{name: root, containerDisk: {image: x}}]",
-			ErrUnsupported, "spec.volumes[0]",
+		"containerDisk without image": {
+			strings.Replace(base, "%", "disks: [{name: root}]", 1) + "volumes: [{name: root, containerDisk: {}}]",
+			vmspec.ErrInvalid, "spec.volumes[0].containerDisk.image",
 		},
 		"multus": {
 			strings.Replace(base, "%", "interfaces: [{name: a, sriov: {}}]", 1) + "networks: [{name: a, multus: {networkName: n}}]",
@@ -130,7 +152,7 @@ func TestBuildRefuses(t *testing.T) {
 		"no image": {"domain: {memory: {guest: 512Mi}, firmware: {kernelBoot: {container: {kernelPath: /k}}}}", vmspec.ErrInvalid, "kernelBoot.container.image"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Build(instance(t, tc.spec), 1, nil, Options{Image: "l"})
+			_, err := Build(instance(t, tc.spec), Situation{Attempt: 1}, Options{Image: "l"})
 			if !errors.Is(err, tc.class) || !strings.Contains(err.Error(), tc.text) {
 				t.Errorf("error = %v; want class %v with %q", err, tc.class, tc.text)
 			}

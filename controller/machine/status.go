@@ -65,7 +65,7 @@ func printable(vm *v1alpha1.VirtualMachine, vmi *v1alpha1.VirtualMachineInstance
 	switch vmi.Status.Reason {
 	case "Unschedulable":
 		return v1alpha1.VMUnschedulable
-	case v1alpha1.VMErrImagePull, v1alpha1.VMImagePullBackOff:
+	case v1alpha1.VMErrImagePull, v1alpha1.VMImagePullBackOff, v1alpha1.VMErrorPvcNotFound:
 		return vmi.Status.Reason
 	}
 	return v1alpha1.VMStarting
