@@ -219,6 +219,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	part("metrics", a.serveMetrics)
 	part("device events", a.listen)
 	part("ledger", a.sweep)
+	part("usage", a.usage)
 	part("loop", a.loop)
 
 	var err error

@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
+
+	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/deviceplugin/handoff"
+	"github.com/kubevfio/kubevfio/deviceplugin/publish"
+	"github.com/kubevfio/kubevfio/host"
+)
+
+// usageEvery is the least time between two writes of the NodeUsage.
+const usageEvery = 5 * time.Second
+
+// usage publishes from which NUMA nodes the pods' exclusive CPUs and memory
+// came, whenever pods have changed, but not too often.
+func (a *Agent) usage(ctx context.Context) error {
+	for ctx.Err() == nil {
+		changed := a.pods.Changed()
+		if p := a.last(); p != nil && a.pods.Synced() {
+			if err := a.publishUsage(ctx, p); err != nil && ctx.Err() == nil {
+				a.cfg.Log.Warn("cannot publish the node's usage", "err", err)
+			}
+		}
+		select {
+		case <-changed:
+		case <-time.After(a.cfg.Poll):
+		case <-ctx.Done():
+		}
+		select {
+		case <-time.After(usageEvery):
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err()
+}
+
+func (a *Agent) publishUsage(ctx context.Context, p *picture) error {
+	call, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	list, err := a.resources.List(call)
+	if err != nil {
+		return err
+	}
+	pods, err := a.pods.Pods(ctx)
+	if err != nil {
+		return err
+	}
+	spec := v1alpha1.NodeUsageSpec{BootID: p.host.BootID, Pods: usageOf(list, pods)}
+	wrote, err := a.publisher.Usage(ctx, publish.Owner{Name: p.node.Name, UID: p.node.UID}, spec)
+	if wrote || err != nil {
+		a.metrics.Publish("NodeUsage", err)
+	}
+	return err
+}
+
+// usageOf sums kubelet's answer by pod. Pods that hold nothing of one NUMA node
+// alone are left out: the scheduler predicts nothing else for them. Kubelet names
+// pods by name; a name that comes again means the pod that still lives.
+func usageOf(list *podresources.ListPodResourcesResponse, pods []handoff.Pod) []v1alpha1.PodUsage {
+	uids := map[string]string{}
+	for i := range pods {
+		if !pods[i].Terminal {
+			uids[pods[i].Ref()] = pods[i].UID
+		}
+	}
+	var out []v1alpha1.PodUsage
+	for _, pr := range list.GetPodResources() {
+		uid := uids[pr.GetNamespace()+"/"+pr.GetName()]
+		if uid == "" {
+			continue
+		}
+		u := v1alpha1.PodUsage{UID: uid}
+		var cpus []int
+		for _, c := range pr.GetContainers() {
+			for _, id := range c.GetCpuIds() {
+				cpus = append(cpus, int(id))
+			}
+			for _, m := range c.GetMemory() {
+				var numa []int32
+				for _, n := range m.GetTopology().GetNodes() {
+					numa = append(numa, int32(n.GetID()))
+				}
+				slices.Sort(numa)
+				u.Memory = append(u.Memory, v1alpha1.MemoryUsage{Type: m.GetMemoryType(), NUMA: numa, Bytes: int64(m.GetSize())})
+			}
+			for _, d := range c.GetDevices() {
+				if d.GetTopology() == nil {
+					continue // slots, and units of unknown node
+				}
+				if u.Devices == nil {
+					u.Devices = map[string][]string{}
+				}
+				u.Devices[d.GetResourceName()] = append(u.Devices[d.GetResourceName()], d.GetDeviceIds()...)
+			}
+		}
+		for r := range u.Devices {
+			slices.Sort(u.Devices[r])
+			u.Devices[r] = slices.Compact(u.Devices[r])
+		}
+		if len(cpus) > 0 {
+			slices.Sort(cpus)
+			u.CPUs = host.FormatList(cpus)
+		}
+		slices.SortFunc(u.Memory, func(x, y v1alpha1.MemoryUsage) int {
+			return cmp.Or(cmp.Compare(x.Type, y.Type), slices.Compare(x.NUMA, y.NUMA), cmp.Compare(x.Bytes, y.Bytes))
+		})
+		if u.CPUs != "" || len(u.Memory) > 0 || len(u.Devices) > 0 {
+			out = append(out, u)
+		}
+	}
+	slices.SortFunc(out, func(x, y v1alpha1.PodUsage) int { return cmp.Compare(x.UID, y.UID) })
+	return out
+}
