@@ -1,13 +1,16 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kubevfio/kubevfio/test/lab/supervise"
@@ -166,35 +169,108 @@ type nodeObject struct {
 }
 
 func (d *daemon) waitForNodes(ctx context.Context) error {
-	for _, m := range d.nodes {
-		path := "/api/v1/nodes/" + m.node.Name
-		err := poll(ctx, 500*time.Millisecond, func(ctx context.Context) error {
-			var n nodeObject
-			if err := d.api.get(ctx, path, &n); err != nil {
+	var wg sync.WaitGroup
+	errs := make([]error, len(d.nodes))
+	for i, m := range d.nodes {
+		wg.Go(func() { errs[i] = d.waitForNode(ctx, m) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// stallText is what a kernel says whose timer interrupts were lost. Under emulation on a busy machine that happens, rarely,
+// in the first second of a boot, and such a kernel never gets on.
+const stallText = "detected stalls on CPUs"
+
+// Limits of waitForNode: how long a boot may go on after the kernel said that it is stalled, how long without, and how often
+// a node is reset for that.
+const (
+	stalledLimit  = 30 * time.Second
+	silentLimit   = 5 * time.Minute
+	maxBootResets = 3
+)
+
+// waitForNode waits until a node is ready. One whose kernel hangs in its boot is reset, and the log says so.
+func (d *daemon) waitForNode(ctx context.Context, m machine) error {
+	path := "/api/v1/nodes/" + m.node.Name
+	watch := bootWatch{console: nodeLog(d.dir.logs(), m.node.Name, "console"), started: time.Now()}
+	err := poll(ctx, 500*time.Millisecond, func(ctx context.Context) error {
+		if why := watch.hung(time.Now()); why != "" && watch.resets < maxBootResets {
+			watch.restart(time.Now())
+			d.logf("%s hangs in its boot (%s): resetting it, for the time number %d", m.node.Name, why, watch.resets)
+			if _, err := d.qmp(ctx, m.node.Name, json.RawMessage(`{"execute":"system_reset"}`)); err != nil {
 				return err
 			}
-			if n.Spec.PodCIDR == "" {
-				// What routes and CNI say already; for people and tools that look here.
-				if err := d.api.patch(ctx, path, map[string]any{"spec": map[string]any{"podCIDR": m.node.PodNet, "podCIDRs": []string{m.node.PodNet}}}); err != nil {
-					return err
-				}
-			}
-			for _, c := range n.Status.Conditions {
-				if c.Type == "Ready" {
-					if c.Status == "True" {
-						return nil
-					}
-					return errors.New(c.Message)
-				}
-			}
-			return errors.New("no Ready condition yet")
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", m.node.Name, err)
 		}
-		d.logf("%s is ready, %.1f s after the daemon's start", m.node.Name, time.Since(d.started).Seconds())
+		var n nodeObject
+		if err := d.api.get(ctx, path, &n); err != nil {
+			return err
+		}
+		if n.Spec.PodCIDR == "" {
+			// What routes and CNI say already; for people and tools that look here.
+			if err := d.api.patch(ctx, path, map[string]any{"spec": map[string]any{"podCIDR": m.node.PodNet, "podCIDRs": []string{m.node.PodNet}}}); err != nil {
+				return err
+			}
+		}
+		for _, c := range n.Status.Conditions {
+			if c.Type == "Ready" {
+				if c.Status == "True" {
+					return nil
+				}
+				return errors.New(c.Message)
+			}
+		}
+		return errors.New("no Ready condition yet")
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.node.Name, err)
 	}
+	d.logf("%s is ready, %.1f s after the daemon's start", m.node.Name, time.Since(d.started).Seconds())
 	return nil
+}
+
+// bootWatch tells from a node's console whether its boot hangs.
+type bootWatch struct {
+	console string
+	started time.Time
+	offset  int64
+	stalled time.Time
+	resets  int
+}
+
+// hung says why the boot is taken to hang, or nothing.
+func (w *bootWatch) hung(now time.Time) string {
+	if now.Sub(w.started) > silentLimit {
+		return fmt.Sprintf("not ready after %s", silentLimit)
+	}
+	if w.stalled.IsZero() {
+		f, err := os.Open(w.console)
+		if err != nil {
+			return ""
+		}
+		defer f.Close()
+		if _, err := f.Seek(w.offset, io.SeekStart); err != nil {
+			return ""
+		}
+		b, err := io.ReadAll(f)
+		if err != nil || !bytes.Contains(b, []byte(stallText)) {
+			return ""
+		}
+		w.stalled = now
+	}
+	if now.Sub(w.stalled) > stalledLimit {
+		return "its kernel lost timer interrupts"
+	}
+	return ""
+}
+
+// restart begins to watch the next boot.
+func (w *bootWatch) restart(now time.Time) {
+	if fi, err := os.Stat(w.console); err == nil {
+		w.offset = fi.Size()
+	}
+	w.started, w.stalled = now, time.Time{}
+	w.resets++
 }
 
 // tail returns the last lines of a log for an error message.
