@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
@@ -83,8 +84,18 @@ func strict(text []byte, into any) error {
 	if len(strings.TrimSpace(string(text))) == 0 {
 		return Errorf("spec", "is empty")
 	}
-	if err := yaml.UnmarshalStrict(text, into); err != nil {
+	js, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
 		return yamlError(err)
+	}
+	// The API server's own decoder: names are told apart by case, and the
+	// errors give the path.
+	violations, err := json.UnmarshalStrict(js, into)
+	if err != nil {
+		return yamlError(err)
+	}
+	if len(violations) > 0 {
+		return yamlError(violations[0])
 	}
 	return nil
 }
@@ -93,10 +104,8 @@ func tooLong(text []byte) error {
 	return Errorf("spec", "has %d bytes, at most %d are read", len(text), MaxBytes)
 }
 
-// yamlError keeps the cause's words, which name the unknown field.
+// yamlError keeps the cause's words, which name the field.
 func yamlError(err error) error {
-	msg := strings.ReplaceAll(err.Error(), "error converting YAML to JSON: ", "")
-	msg = strings.ReplaceAll(msg, "error unmarshaling JSON: while decoding JSON: ", "")
-	msg = strings.ReplaceAll(msg, "json: ", "")
-	return fmt.Errorf("%w: %w", ErrInvalid, errors.New(msg))
+	msg := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
+	return fmt.Errorf("%w: %w", ErrInvalid, errors.New(strings.TrimPrefix(msg, "json: ")))
 }

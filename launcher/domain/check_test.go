@@ -250,6 +250,11 @@ func (c *placement) expanderNode(e uint, f *topology.Function) {
 			c.errf("%s is in cell %d, which is not there", f.Address, *node)
 			return
 		}
+		if c.d.CPU.Numa.Cell[*node].CPUs == "" {
+			// A far cell's memory is elsewhere; nothing in the XML says which
+			// node it stands for.
+			return
+		}
 		if hosts := c.cellHosts(*node); len(hosts) > 0 && !slices.Contains(hosts, f.NUMA) {
 			c.errf("%s of host node %d is in cell %d, which is host node %v", f.Address, f.NUMA, *node, hosts)
 		}

@@ -54,9 +54,7 @@ func (b *builder) efi(os *libvirtxml.DomainOS, e *v1alpha1.EFI) error {
 	}
 	if mib := b.window.ovmfMiB(b.in.Host.PhysAddrBits); mib > 0 {
 		b.report.Window.OVMFMiB = mib
-		b.dom.SysInfo = append(b.dom.SysInfo, libvirtxml.DomainSysInfo{FWCfg: &libvirtxml.DomainSysInfoFWCfg{
-			Entry: []libvirtxml.DomainSysInfoEntry{{Name: "opt/ovmf/X-PciMmio64Mb", Value: strconv.FormatUint(mib, 10)}},
-		}})
+		b.fwcfg(libvirtxml.DomainSysInfoEntry{Name: "opt/ovmf/X-PciMmio64Mb", Value: strconv.FormatUint(mib, 10)})
 	}
 	return nil
 }

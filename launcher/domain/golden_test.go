@@ -70,7 +70,7 @@ func give(t testing.TB, h *topology.Host, pairs ...string) []Device {
 func testPaths() Paths {
 	return Paths{
 		Emulator: "/usr/bin/qemu-system-x86_64", ConsoleSocket: "/run/l/console.sock", VNCSocket: "/run/l/vnc.sock",
-		AgentSocket: "/run/l/agent.sock", PasstLog: "/run/l/passt.log", NVRAM: "/run/l/nvram.fd", TPMState: "/run/l/tpm", NCCLTopology: "/run/l/nccl.xml",
+		AgentSocket: "/run/l/agent.sock", PasstLog: "/run/l/passt.log", NVRAM: "/run/l/nvram.fd", TPMState: "/run/l/tpm",
 	}
 }
 
@@ -112,7 +112,7 @@ func hgxSpec(extra string) (spec string, devices []string) {
 func scenes(t testing.TB) map[string]scene {
 	t.Helper()
 	whole, devices := hgxSpec("")
-	mirror, _ := hgxSpec("    pciTopology: Mirror\n")
+	mirror, _ := hgxSpec("    pciTopology: Mirror\n    ncclTopology: true\n")
 	small := "domain:\n  cpu: {cores: 1}\n  memory: {guest: 256Mi}\n" + kernelBoot
 	return map[string]scene{
 		"none": {machine: lab, spec: small},
@@ -142,7 +142,7 @@ domain:
 ` + kernelBoot + `
   devices:
     gpus: [{name: gpu0, deviceName: g}, {name: gpu1, deviceName: g}]
-    hostDevices: [{name: nic0, deviceName: n}, {name: nic1, deviceName: n}]
+    hostDevices: [{name: nic0, deviceName: nic}, {name: nic1, deviceName: nic}]
 `},
 		"hgx":        {machine: hgx, spec: whole, devices: devices, cpus: "0-7,24-31,48-55,72-79,96-103,120-127,144-151,168-175"},
 		"hgx-mirror": {machine: hgx, spec: mirror, devices: devices, cpus: "0-7,24-31,48-55,72-79,96-103,120-127,144-151,168-175"},

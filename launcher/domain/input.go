@@ -75,8 +75,8 @@ type Paths struct {
 	// NVRAM is the file of the firmware's variables; libvirt chooses when empty.
 	// TPMState is the folder of a persistent TPM's state.
 	NVRAM, TPMState string
-	// NCCLTopology is the file that is handed to the guest when the spec asks
-	// for ncclTopology; its content is Report.NCCLTopology.
+	// NCCLTopology is a file to which the caller writes Report.NCCLTopology
+	// before the start; the text is in the domain itself when empty.
 	NCCLTopology string
 }
 

@@ -33,7 +33,8 @@ type Report struct {
 	VFs []VFSettings `json:"virtualFunctions,omitempty"`
 	// Overhead is the memory that the pod needs beyond the guest's, by item.
 	Overhead []overhead.Item `json:"overhead"`
-	// NCCLTopology is the content of Paths.NCCLTopology, empty when not asked.
+	// NCCLTopology is the file that the guest finds as NCCLEntry, empty when not
+	// asked.
 	NCCLTopology string `json:"ncclTopology,omitempty"`
 	// Notes are decisions that the reader may not expect.
 	Notes []string `json:"notes,omitempty"`
@@ -158,33 +159,24 @@ func (r *Report) fill(b *builder) {
 			x.Cell = ptr(k)
 		}
 		r.Expanders = append(r.Expanders, x)
-		bus := e.busNr
-		var walk func(n *node)
-		walk = func(n *node) {
-			for _, c := range n.children {
-				bus++
-				if c.leaf != nil {
-					r.slot(c, bus, x.Cell)
-				}
-				walk(c)
-			}
-		}
-		walk(e)
 	}
+	b.walkLeaves(func(n *node, bus int, e *node) {
+		var cell *int
+		if k := b.cpu.cellOf(e.numa); k >= 0 {
+			cell = ptr(k)
+		}
+		r.slot(n, bus, cell)
+	})
 }
 
 // slot adds the functions of one guest slot, on the bus that is below n.
 func (r *Report) slot(n *node, bus int, cell *int) {
 	g := n.leaf
-	slot := 0
-	if n.model == modelPCIBridge {
-		slot = 1
-	}
 	for i, f := range g.funcs {
 		u := g.unit
 		r.Devices = append(r.Devices, DeviceReport{
 			Name: u.req.Name, Field: u.req.Field(), Resource: u.req.Resource,
-			Host: f.Address.String(), Guest: fmt.Sprintf("0000:%02x:%02x.%x", bus, slot, g.fn[i]),
+			Host: f.Address.String(), Guest: guestAddress(n, bus, i),
 			Mdev: u.opts.mdev, Root: f.Root, NUMA: f.NUMA, Cell: cell,
 			Companion: f != u.leader(), Tag: u.opts.Tag,
 		})
