@@ -316,8 +316,12 @@ func (l *Ledger) Reconcile(ctx context.Context) error {
 // confirm applies kubelet's word.
 func (l *Ledger) confirm(v *view, held []Held, epoch int) {
 	byName := make(map[string]*Pod, len(v.pods))
-	for _, p := range v.pods {
-		// A name comes again after deletion: the live one counts.
+	for uid, p := range v.pods {
+		// Kubelet speaks of pods in its own list. A name comes again after
+		// deletion: the live one counts.
+		if v.kubelet && !v.inKubelet[uid] {
+			continue
+		}
 		if q := byName[p.Ref()]; q == nil || q.Terminal || p.Created.After(q.Created) && !p.Terminal {
 			byName[p.Ref()] = p
 		}

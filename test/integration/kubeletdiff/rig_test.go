@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -63,7 +65,8 @@ type rig struct {
 	mu      sync.Mutex
 	reports map[string][]handoff.Report // by pod UID
 	all     []handoff.Report
-	heard   int // len(all) before the pod's admission
+	late    sync.WaitGroup // events on their way
+	heard   int            // len(all) before the pod's admission
 	stats   map[string]int
 }
 
@@ -133,7 +136,11 @@ func (r *rig) startAgent(claims []handoff.Claim) {
 			r.all = append(r.all, rep)
 		},
 	})
-	watcher := plugin.NewWatcher(pluginDir, 50*time.Millisecond, nil)
+	var log *slog.Logger
+	if *traceFlag {
+		log = slog.New(slog.NewTextHandler(os.Stdout, nil))
+	}
+	watcher := plugin.NewWatcher(pluginDir, 50*time.Millisecond, log)
 	a.done.Go(func() { _ = watcher.Run(ctx) })
 	for _, pool := range pools() {
 		var ids []string
@@ -148,7 +155,7 @@ func (r *rig) startAgent(claims []handoff.Claim) {
 		p := plugin.New(plugin.Config{
 			Resource: pool.resource, Dir: pluginDir, Watcher: watcher, Steer: true, PreStart: true,
 			Batch: 5 * time.Millisecond, Settle: 40 * time.Millisecond, StreamWait: 2 * time.Second,
-			OnRegister: a.ledger.KubeletStarted,
+			OnRegister: a.ledger.KubeletStarted, Log: log,
 		}, handler{a.ledger, pool.resource})
 		a.plugins[pool.resource] = p
 	}
@@ -208,12 +215,13 @@ func (r *rig) syncKubelet() {
 	if n := len(r.w.events); n > 0 && r.rng.IntN(2) == 0 {
 		late := r.w.events
 		r.w.events = nil
-		go func() {
+		r.late.Go(func() {
 			time.Sleep(3 * time.Millisecond)
 			for _, f := range late {
 				f(r.w.inf)
 			}
-		}()
+		})
+		defer r.late.Wait() // an informer never mixes up the order
 	}
 	for _, p := range r.k.order(batch) {
 		r.mu.Lock()
