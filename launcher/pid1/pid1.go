@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -146,7 +147,7 @@ func (p *process) stop(s os.Signal) {
 
 // start starts a supervisor. stdin goes to it, for the console.
 func (p *process) start() error {
-	env := append(append([]string{}, p.Env...), EnvRestarts+"="+strconv.Itoa(p.restarts))
+	env := lastWins(append(slices.Clone(p.Env), EnvRestarts+"="+strconv.Itoa(p.restarts)))
 	proc, err := os.StartProcess(p.Command[0], p.Command, &os.ProcAttr{
 		Env:   env,
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
@@ -159,6 +160,21 @@ func (p *process) start() error {
 		p.stop(unix.SIGTERM)
 	}
 	return nil
+}
+
+// lastWins drops all but the last value of each variable. A process that is
+// given two sees the first, in C as in Go.
+func lastWins(environ []string) []string {
+	seen := map[string]bool{}
+	var out []string
+	for _, kv := range slices.Backward(environ) {
+		if key, _, _ := strings.Cut(kv, "="); !seen[key] {
+			seen[key] = true
+			out = append(out, kv)
+		}
+	}
+	slices.Reverse(out)
+	return out
 }
 
 // reap collects all children that have ended. died is true, with its status,

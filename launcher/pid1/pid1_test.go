@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
@@ -34,6 +35,9 @@ func TestMain(m *testing.M) {
 }
 
 func playInit() int {
+	if os.Getenv(EnvRestarts) != "" {
+		return 89 // an init started by an init: never a fork bomb
+	}
 	dir, script := os.Args[len(os.Args)-2], os.Args[len(os.Args)-1]
 	// Of two values of one variable the first counts: the old one must go, or the child would play init again, without end.
 	env := append(slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, role+"=") }), role+"=supervisor")
@@ -189,6 +193,13 @@ func TestSignal(t *testing.T) {
 	})
 	if code != 0 && o.SupervisorRestarts != 1 {
 		t.Errorf("exit code %d, %+v", code, o)
+	}
+}
+
+func TestLastWins(t *testing.T) {
+	got := lastWins([]string{"HOME=/", "A=1", "HOME=/run/x", "A="})
+	if d := cmp.Diff([]string{"HOME=/run/x", "A="}, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 
