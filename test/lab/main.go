@@ -115,6 +115,7 @@ func upCommand() *cobra.Command {
 	f.StringVar(&cfg.TopologyManagerPolicy, "topology-manager-policy", "none", "kubelet's topology manager policy")
 	f.StringVar(&cfg.TopologyManagerScope, "topology-manager-scope", "container", "kubelet's topology manager scope")
 	f.StringVar(&cfg.MemoryManagerPolicy, "memory-manager-policy", "None", "kubelet's memory manager policy")
+	f.IntVar(&cfg.Nice, "nice", -5, "priority of the lab against everything else on the machine, -20 to 19")
 	f.IntVar(&cfg.Verbosity, "verbosity", 2, "-v of the Kubernetes components")
 	f.StringVar(&prebuilt, "artifacts", "", "JSON file of artifacts.Set: run these instead of building")
 	f.BoolVar(&cfg.Lease, "lease", false, "end the lab with this process")

@@ -149,12 +149,6 @@ func (d *daemon) main() error {
 	for _, fd := range []int{fdLock, fdListener, fdProgress, fdLease} {
 		unix.CloseOnExec(fd)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("private mounts: %w", err)
-	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
-	}
 	var order startOrder
 	b, err := os.ReadFile(d.dir.path("order.json"))
 	if err != nil {
@@ -162,6 +156,13 @@ func (d *daemon) main() error {
 	}
 	if err := json.Unmarshal(b, &order); err != nil {
 		return err
+	}
+	d.prioritise(order.Config.Nice)
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("private mounts: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
 	}
 	d.cfg, d.set, d.bin = order.Config, order.Config.Artifacts, order.BinDisk
 	d.cfg.Progress = func(string, ...any) {}
@@ -323,6 +324,17 @@ func (d *daemon) prepare(ctx context.Context) error {
 		}
 	}
 	return d.dir.writeInfo(d.info)
+}
+
+// prioritise sets the priority of the lab. With autogroups a nice value counts only inside a session, and the daemon leads a
+// session of its own: the session's value is what counts against the rest of the machine.
+func (d *daemon) prioritise(nice int) {
+	if err := os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(nice)), 0); err == nil {
+		return
+	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil {
+		d.logf("priority %d: %v", nice, err)
+	}
 }
 
 // holdArtifacts takes leases on the cache entries in use, so that no build of another checkout prunes them under a lab that

@@ -206,6 +206,8 @@ func kubeProxyConfig(cfg Config) map[string]any {
 	return out
 }
 
+// cniConfig has no portmap: nobody needs host ports, and its calls of iptables took longer than everything else of a pod's
+// network under emulation. containerd brings the loopback up by itself.
 func cniConfig(n nodeSpec) map[string]any {
 	return map[string]any{
 		"cniVersion": "1.0.0",
@@ -221,8 +223,6 @@ func cniConfig(n nodeSpec) map[string]any {
 					"dataDir": "/run/cni/networks",
 				},
 			},
-			map[string]any{"type": "portmap", "capabilities": map[string]any{"portMappings": true}},
-			map[string]any{"type": "loopback"},
 		},
 	}
 }
@@ -249,5 +249,6 @@ state = "/run/containerd"
   [plugins.'io.containerd.cri.v1.runtime'.cni]
     bin_dirs = ["/usr/lib/cni"]
     conf_dir = "/etc/cni/net.d"
+    use_internal_loopback = true
 `
 }
