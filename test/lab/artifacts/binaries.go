@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -17,9 +16,6 @@ import (
 
 // kubeVersion is the version that the Kubernetes binaries are stamped with; it names the k8s.io/kubernetes that go.mod pins.
 const kubeVersion = "v1.36.3"
-
-// tolerateMissing lets a checkout that is still being written build what it has.
-const tolerateMissing = true
 
 // ErrMissingPrograms means that the checkout lacks programs that the lab needs.
 var ErrMissingPrograms = errors.New("the checkout lacks programs that the lab needs")
@@ -77,14 +73,14 @@ func versionFlags(version string) string {
 		pkg, version, pkg, major, pkg, minor, pkg)
 }
 
-// buildArgs are the arguments of go for a group; -trimpath is left out on purpose, so that compiled packages are shared with
-// go test.
+// buildArgs are the arguments of go for a group. No -trimpath, so that compiled packages are shared with go test; no version
+// control stamp, so that a commit that does not touch a program leaves its image as it is.
 func (g programGroup) buildArgs(outDir string, present []program) []string {
 	flags := "-s -w"
 	if g.stamped {
 		flags += " " + versionFlags(kubeVersion)
 	}
-	args := []string{"go", "build", "-o", outDir + "/", "-ldflags", flags}
+	args := []string{"go", "build", "-o", outDir + "/", "-buildvcs=false", "-ldflags", flags}
 	if g.tags != "" {
 		args = append(args, "-tags", g.tags)
 	}
@@ -133,12 +129,7 @@ func (b *builder) buildBinaries(ctx context.Context) error {
 	for _, g := range programGroups() {
 		done := b.phase("build " + g.name)
 		have, missing := g.present(b.opts.Checkout)
-		if len(missing) > 0 && tolerateMissing {
-			b.progress("artifacts: NOT BUILT, no source: %s", strings.Join(missing, " "))
-			if len(have) == 0 {
-				continue
-			}
-		} else if len(missing) > 0 {
+		if len(missing) > 0 {
 			return fmt.Errorf("%w: %s", ErrMissingPrograms, strings.Join(missing, " "))
 		}
 		dir := filepath.Join(work, g.name)
@@ -150,24 +141,9 @@ func (b *builder) buildBinaries(ctx context.Context) error {
 		if g.cgo {
 			cgo = "CGO_ENABLED=1"
 		}
-		compile := func(programs []program) error {
-			c := command{args: g.buildArgs(dir, programs), dir: filepath.Join(b.opts.Checkout, g.module), env: []string{cgo, "GOWORK=off"}}
-			_, err := c.run(ctx)
-			return err
-		}
-		if err := compile(have); err != nil {
-			if !tolerateMissing || ctx.Err() != nil {
-				return fmt.Errorf("build %s: %w", g.name, err)
-			}
-			have = slices.DeleteFunc(have, func(p program) bool {
-				err := compile([]program{p})
-				if err == nil {
-					return false
-				}
-				_, statErr := os.Stat(filepath.Join(dir, filepath.Base(p.pkg)))
-				b.progress("artifacts: DOES NOT COMPILE (the last one that did is used: %t): %s: %v", statErr == nil, p.name, err)
-				return statErr != nil
-			})
+		compile := command{args: g.buildArgs(dir, have), dir: filepath.Join(b.opts.Checkout, g.module), env: []string{cgo, "GOWORK=off"}}
+		if _, err := compile.run(ctx); err != nil {
+			return fmt.Errorf("build %s: %w", g.name, err)
 		}
 		for _, p := range have {
 			paths[p.name] = filepath.Join(g.name, filepath.Base(p.pkg))

@@ -241,9 +241,6 @@ func (b *builder) images(ctx context.Context) ([]namedImage, error) {
 	}
 	var out []namedImage
 	for _, s := range specs {
-		if tolerateMissing && s.key == "" {
-			continue
-		}
 		top, err := b.layerOfFiles(ctx, s.key, s.files)
 		if err != nil {
 			return nil, err

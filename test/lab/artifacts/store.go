@@ -42,14 +42,19 @@ func (b *builder) imagesDisk(ctx context.Context) error {
 		inputs = append(inputs, imageRef(img.name)+"@"+digest.String())
 	}
 	sort.Strings(inputs)
-	inputs = append(inputs, "store "+storeVersion, b.buildIDs["containerd"])
+	pins, err := os.ReadFile(filepath.Join(b.opts.Checkout, "test/lab/containerd/go.sum"))
+	if err != nil {
+		return fmt.Errorf("read containerd's version: %w", err)
+	}
+	version := hashKey("store "+storeVersion, string(pins))
+	inputs = append(inputs, version)
 	entry, cached, err := b.get(ctx, "images-disk", hashKey(inputs...), func(dir string) error {
 		lock, err := lockFile(ctx, filepath.Join(b.cache.dir, "store.lock"), syscall.LOCK_EX, true)
 		if err != nil {
 			return err
 		}
 		defer lock.Close()
-		work := filepath.Join(b.cache.dir, "store-"+hashKey(storeVersion, b.buildIDs["containerd"]))
+		work := filepath.Join(b.cache.dir, "store-"+version)
 		if err := b.dropOldStores(work); err != nil {
 			return err
 		}
@@ -188,7 +193,7 @@ func (s *store) sync(ctx context.Context, b *builder, images []namedImage, want 
 	have := parseImages(listed)
 	for ref := range have {
 		if want[ref] == "" {
-			if _, err := s.run(ctx, nil, "images", "rm", "--sync", ref); err != nil {
+			if _, err := s.run(ctx, nil, "images", "rm", ref); err != nil {
 				return err
 			}
 		}
@@ -199,16 +204,14 @@ func (s *store) sync(ctx context.Context, b *builder, images []namedImage, want 
 			continue
 		}
 		start := time.Now()
-		if have[ref] != "" {
-			// First: an image that is overwritten leaves its old content to a garbage collection at some later time.
-			if _, err := s.run(ctx, nil, "images", "rm", "--sync", ref); err != nil {
-				return err
-			}
-		}
 		if err := s.importImage(ctx, ref, img); err != nil {
 			return err
 		}
 		b.progress("artifacts:   image %-12s %6.1f s", img.name, time.Since(start).Seconds())
+	}
+	// Garbage goes after the imports, so that what old and new images share (Debian) stays where it is.
+	if _, err := s.run(ctx, nil, "content", "prune", "references"); err != nil {
+		return err
 	}
 	listed, err = s.run(ctx, nil, "images", "ls")
 	if err != nil {
