@@ -209,8 +209,8 @@ func (r *Reconciler) create(ctx context.Context, vmi *v1alpha1.VirtualMachineIns
 	case err != nil:
 		return ctrl.Result{}, err
 	}
-	if overhead, err := launcherpod.OverheadOf(&vmi.Spec); err == nil {
-		vmi.Status.MemoryOverhead = fmt.Sprintf("%dMi", (overhead.Total()+vmspec.MiB-1)/vmspec.MiB)
+	if extra, err := launcherpod.Overhead(&vmi.Spec); err == nil {
+		vmi.Status.MemoryOverhead = fmt.Sprintf("%dMi", extra/vmspec.MiB)
 	}
 	switch err := r.Client.Create(ctx, pod); {
 	case apierrors.IsAlreadyExists(err):

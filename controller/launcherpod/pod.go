@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubevfio/kubevfio/api/overhead"
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/api/vmspec"
 )
@@ -220,6 +221,16 @@ func supported(spec *v1alpha1.VirtualMachineInstanceSpec) error {
 	return nil
 }
 
+// Overhead is the memory in bytes that the pod needs beyond the guest's own, as
+// far as the spec tells. Errors are of class [vmspec.ErrInvalid].
+func Overhead(spec *v1alpha1.VirtualMachineInstanceSpec) (int64, error) {
+	in, err := overhead.FromSpec(spec)
+	if err != nil {
+		return 0, err
+	}
+	return int64(overhead.Total(overhead.Items(in))), nil
+}
+
 // resourcesOf are the container's requests and limits.
 func resourcesOf(spec *v1alpha1.VirtualMachineInstanceSpec, o Options) (corev1.ResourceRequirements, error) {
 	var none corev1.ResourceRequirements
@@ -235,7 +246,7 @@ func resourcesOf(spec *v1alpha1.VirtualMachineInstanceSpec, o Options) (corev1.R
 	if err != nil {
 		return none, err
 	}
-	overhead, err := OverheadOf(spec)
+	extra, err := Overhead(spec)
 	if err != nil {
 		return none, err
 	}
@@ -246,7 +257,7 @@ func resourcesOf(spec *v1alpha1.VirtualMachineInstanceSpec, o Options) (corev1.R
 		n.Add(resource.MustParse("1"))
 		limits[corev1.ResourceName(r.Resource)] = n
 	}
-	memory := overhead.Total()
+	memory := extra
 	if huge > 0 {
 		limits[corev1.ResourceName(corev1.ResourceHugePagesPrefix+spec.Domain.Memory.Hugepages.PageSize)] =
 			*resource.NewQuantity(int64(guest), resource.BinarySI)
@@ -261,6 +272,7 @@ func resourcesOf(spec *v1alpha1.VirtualMachineInstanceSpec, o Options) (corev1.R
 	}
 	// Passed-through devices pin all memory and the lock limit follows the memory
 	// limit: request and limit are the same. Whole MiB read better.
+	const mib = int64(vmspec.MiB)
 	limits[corev1.ResourceMemory] = *resource.NewQuantity((memory+mib-1)/mib*mib, resource.BinarySI)
 
 	requests := corev1.ResourceList{}
