@@ -149,6 +149,9 @@ func superviseCommand(version string) *cobra.Command {
 			signals := make(chan os.Signal, 8)
 			signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP)
 			signal.Ignore(unix.SIGPIPE)
+			if os.Getenv(pid1.EnvStopping) == "true" {
+				signals <- unix.SIGTERM
+			}
 			return supervise(c.Context(), &f, version, signals)
 		},
 	}

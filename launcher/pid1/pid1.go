@@ -31,8 +31,14 @@ const (
 	idleAfter = 5 * time.Second
 )
 
-// EnvRestarts tells a supervisor how often it was restarted.
-const EnvRestarts = "KUBEVFIO_SUPERVISOR_RESTARTS"
+// Environment of a supervisor.
+const (
+	// EnvRestarts tells how often it was restarted.
+	EnvRestarts = "KUBEVFIO_SUPERVISOR_RESTARTS"
+	// EnvStopping is "true" when PID 1 was asked to stop before this supervisor
+	// was started. A signal would kill it before it listens.
+	EnvStopping = "KUBEVFIO_SUPERVISOR_STOPPING"
+)
 
 // Options of the init process.
 type Options struct {
@@ -132,8 +138,8 @@ func (p *process) loop() launcherrpcv1.Outcome {
 	}
 }
 
-// stop passes the wish to end on. A supervisor that is not there yet gets it at
-// its start.
+// stop passes the wish to end on. A supervisor that is not there yet, or that
+// dies of the signal because it does not listen yet, gets it by EnvStopping.
 func (p *process) stop(s os.Signal) {
 	p.stopping = true
 	if p.supervisor == nil {
@@ -147,7 +153,8 @@ func (p *process) stop(s os.Signal) {
 
 // start starts a supervisor. stdin goes to it, for the console.
 func (p *process) start() error {
-	env := lastWins(append(slices.Clone(p.Env), EnvRestarts+"="+strconv.Itoa(p.restarts)))
+	env := lastWins(append(slices.Clone(p.Env),
+		EnvRestarts+"="+strconv.Itoa(p.restarts), EnvStopping+"="+strconv.FormatBool(p.stopping)))
 	proc, err := os.StartProcess(p.Command[0], p.Command, &os.ProcAttr{
 		Env:   env,
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
@@ -156,9 +163,6 @@ func (p *process) start() error {
 		return fmt.Errorf("start the supervisor: %w", err)
 	}
 	p.supervisor = proc
-	if p.stopping {
-		p.stop(unix.SIGTERM)
-	}
 	return nil
 }
 

@@ -73,6 +73,11 @@ func playSupervisor(dir, script string) int {
 		select {}
 	case "fail":
 		return 3
+	case "stopping":
+		if os.Getenv(EnvStopping) != "true" {
+			return finish(70, "NotTold")
+		}
+		return finish(0, launcherrpcv1.ReasonStopped)
 	case "ok":
 		return finish(0, launcherrpcv1.ReasonGuestShutdown)
 	case "spec":
@@ -180,7 +185,7 @@ func TestLeftovers(t *testing.T) {
 // TestSignal passes SIGTERM on, also to a supervisor that dies of it before it
 // listens, and to its successor.
 func TestSignal(t *testing.T) {
-	code, o, _ := run(t, "wait,ok", func(dir string, init *os.Process) {
+	code, o, _ := run(t, "wait,stopping", func(dir string, init *os.Process) {
 		for range 500 {
 			if _, err := os.Stat(filepath.Join(dir, "waiting")); err == nil {
 				break
@@ -191,7 +196,7 @@ func TestSignal(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if code != 0 && o.SupervisorRestarts != 1 {
+	if code != 0 || o.SupervisorRestarts != 1 {
 		t.Errorf("exit code %d, %+v", code, o)
 	}
 }
