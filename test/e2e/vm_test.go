@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -200,19 +201,21 @@ func TestMainJob(t *testing.T) {
 	})
 	t.Run("agent killed", func(t *testing.T) {
 		n := console(t, "vm-a", "pings", time.Minute, atLeast(1)).PingReceived
+		since := nodeTime(t, node)
 		if out, err := scenario.NodeOutput(t.Context(), lab, node, "sh", "-c", `kill -9 $(pgrep -f '^/kubevfio-agent run') && echo killed`); err != nil || !strings.Contains(out, "killed") {
 			t.Fatalf("kill the agent: %v: %s", err, out)
 		}
-		offeredAgain(t)
+		offeredAgain(t, node, since)
 		thirdVM(t, node, "vm-c")
 		console(t, "vm-a", "pings go on", time.Minute, atLeast(n+3))
 	})
 	t.Run("kubelet restarted", func(t *testing.T) {
 		n := console(t, "vm-a", "pings", time.Minute, atLeast(1)).PingReceived
+		since := nodeTime(t, node)
 		if err := lab.RestartKubelet(t.Context(), node); err != nil {
 			t.Fatal(err)
 		}
-		offeredAgain(t)
+		offeredAgain(t, node, since)
 		thirdVM(t, node, "vm-d")
 		console(t, "vm-a", "pings go on", 2*time.Minute, atLeast(n+3))
 		for _, name := range []string{"vm-a", "vm-b"} {
@@ -251,9 +254,35 @@ func thirdVM(t *testing.T, node, name string) []string {
 	return v.Assigned
 }
 
-// offeredAgain waits until every node offers its hardware as at the start.
-func offeredAgain(t *testing.T) {
+// nodeTime is the node's clock in seconds.
+func nodeTime(t *testing.T, node string) string {
 	t.Helper()
+	out, err := scenario.NodeOutput(t.Context(), lab, node, "date", "+%s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out)
+}
+
+// offeredAgain waits until the node's device plugins have registered again after a time of the node's clock and all nodes
+// offer their hardware. Until then kubelet refuses pods with devices, finally: the API's figures lag behind by a node status,
+// so they alone do not tell.
+func offeredAgain(t *testing.T, node, since string) {
+	t.Helper()
+	const plugins = 5 // of the lab's pools
+	err := scenario.Poll(t.Context(), 2*time.Minute, "device plugins registered anew", func(ctx context.Context) (bool, string, error) {
+		out, err := scenario.NodeOutput(ctx, lab, node, "sh", "-c",
+			"find /var/lib/kubelet/device-plugins -name 'kvfio-*.sock' -newermt @"+since+" | wc -l")
+		return strings.TrimSpace(out) == strconv.Itoa(plugins), out + " new sockets", err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Registration is followed by the device lists within a second or two; a
+	// node status that knows them is posted after that.
+	if err := env.WaitHeartbeat(t.Context(), time.Minute, node); err != nil {
+		t.Fatal(err)
+	}
 	if err := env.WaitOffered(t.Context(), 2*time.Minute, map[string]int64{vfResource: 2, v1alpha1.ResourceKVM: 2}); err != nil {
 		t.Fatal(err)
 	}

@@ -162,3 +162,21 @@ func (e *Env) agentState(ctx context.Context) string {
 	}
 	return b.String()
 }
+
+// WaitHeartbeat waits until kubelet has posted the node's status anew, twice:
+// what the first one says may have been gathered before the call.
+func (e *Env) WaitHeartbeat(ctx context.Context, limit time.Duration, node string) error {
+	var seen []time.Time
+	return Poll(ctx, limit, "heartbeats of "+node, func(ctx context.Context) (bool, string, error) {
+		n, err := e.Core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+		if err != nil {
+			return false, "", err
+		}
+		for _, c := range n.Status.Conditions {
+			if c.Type == corev1.NodeReady && (len(seen) == 0 || !c.LastHeartbeatTime.Time.Equal(seen[len(seen)-1])) {
+				seen = append(seen, c.LastHeartbeatTime.Time)
+			}
+		}
+		return len(seen) > 2, fmt.Sprintf("%d heartbeats", len(seen)), nil
+	})
+}
