@@ -12,8 +12,9 @@ import (
 )
 
 // readLimit is how long one function may take to read. Some attributes take
-// the device's lock in the kernel, which a stuck unbind holds for ever.
-const readLimit = 10 * time.Second
+// the device's lock in the kernel, which a stuck unbind holds for ever. The limit
+// is generous because an overloaded node must not lose devices by it.
+const readLimit = 30 * time.Second
 
 // errReadStuck is the reason of functions whose reading has not returned.
 var errReadStuck = errors.New("a read has not returned: the kernel holds the device")
