@@ -174,7 +174,7 @@ func kubeletConfig(cfg Config) map[string]any {
 		"imageGCHighThresholdPercent": 100,
 		"imageGCLowThresholdPercent":  99,
 		"nodeStatusUpdateFrequency":   "4s",
-		"nodeStatusReportFrequency":   "30s",
+		"nodeStatusReportFrequency":   "5s",
 		"syncFrequency":               "20s",
 		"maxPods":                     60,
 		"resolvConf":                  "",
