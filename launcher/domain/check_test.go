@@ -7,6 +7,7 @@ import (
 
 	"libvirt.org/go/libvirtxml"
 
+	"github.com/kubevfio/kubevfio/host"
 	"github.com/kubevfio/kubevfio/topology"
 )
 
@@ -295,25 +296,11 @@ func (c *placement) cellHosts(cell uint) []int {
 }
 
 func parseSet(s string) []int {
-	var out []int
-	for len(s) > 0 {
-		var a, b, n int
-		if k, _ := fmt.Sscanf(s, "%d-%d%n", &a, &b, &n); k < 2 {
-			fmt.Sscanf(s, "%d", &a)
-			b = a
-			n = len(fmt.Sprint(a))
-		} else {
-			n = len(fmt.Sprintf("%d-%d", a, b))
-		}
-		for i := a; i <= b; i++ {
-			out = append(out, i)
-		}
-		s = s[n:]
-		if len(s) > 0 {
-			s = s[1:]
-		}
+	ids, err := host.ParseList(s)
+	if err != nil {
+		panic(err)
 	}
-	return out
+	return ids
 }
 
 // emulated devices sit on pcie.0 at places of their own.

@@ -2,7 +2,6 @@ package domain
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -290,12 +289,4 @@ func checkRoot(kind string, total, slots int) error {
 		return hostErrorf("spec.domain.devices", "%d %s, the guest's root bus holds %d", total, kind, slots*8)
 	}
 	return nil
-}
-
-// describe is a controller in words, for errors and the report.
-func (n *node) describe() string {
-	if n.model == modelExpander {
-		return fmt.Sprintf("expander %#02x (%s)", n.busNr, n.host)
-	}
-	return fmt.Sprintf("%s %d", n.model, n.index)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -142,7 +143,7 @@ func TestRenderOutputs(t *testing.T) {
 			if name == "svg" {
 				d := xml.NewDecoder(strings.NewReader(out))
 				for {
-					if _, err := d.Token(); err == io.EOF {
+					if _, err := d.Token(); errors.Is(err, io.EOF) {
 						break
 					} else if err != nil {
 						t.Fatal(err)
