@@ -97,6 +97,24 @@ func (s *server) register(ctx context.Context, kubelet string) error {
 		return fmt.Errorf("%w: %s: %w", ErrRegister, kubelet, err)
 	}
 	defer conn.Close() //nolint:errcheck // nothing is buffered after the answer
+	// A kubelet that has just started deletes all sockets of the folder, then asks
+	// for ten seconds after ours: a socket that is gone ends the attempt.
+	gone := make(chan struct{})
+	defer func() { cancel(); <-gone }()
+	go func() {
+		defer close(gone)
+		for {
+			if _, err := identify(s.path); err != nil {
+				cancel()
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
 	_, err = pluginapi.NewRegistrationClient(conn).Register(ctx, &pluginapi.RegisterRequest{
 		Version:      pluginapi.Version,
 		Endpoint:     s.name,

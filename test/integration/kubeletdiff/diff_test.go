@@ -52,12 +52,13 @@ func (r *rig) check() {
 					r.fail("pod %s container %s runs with %v of %s, assigned are %v", p.api.Name, c.Name, ids, resource, want)
 				}
 				r.count("differences that the start caught")
-				failing := r.k.holdersFail
-				r.k.holdersFail = false
+				// It may be told late, but once kubelet answers it must be.
+				holders, pods := r.k.holdersFail, r.k.podsFail
+				r.k.holdersFail, r.k.podsFail = false, false
 				if err := r.a.ledger.Reconcile(r.t.Context()); err != nil {
 					r.fail("reconcile: %v", err)
 				}
-				r.k.holdersFail = failing
+				r.k.holdersFail, r.k.podsFail = holders, pods
 				if !r.reported(p) {
 					r.fail("pod %s container %s holds %v of %s, assigned are %v, and nobody told", p.api.Name, c.Name, ids, resource, want)
 				}
