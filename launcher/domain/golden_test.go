@@ -32,6 +32,7 @@ var (
 	hgx     = once(hosttest.HGX)
 	desktop = once(hosttest.Desktop)
 	pairs   = once(twoAndTwo)
+	big     = once(func() *hosttest.Machine { return hosttest.Big(320) })
 )
 
 func read(t testing.TB, m machine) *topology.Host {
@@ -113,6 +114,7 @@ func scenes(t testing.TB) map[string]scene {
 	t.Helper()
 	whole, devices := hgxSpec("")
 	mirror, _ := hgxSpec("    pciTopology: Mirror\n    ncclTopology: true\n")
+	many, manyDevices := fortyVFs(t)
 	small := "domain:\n  cpu: {cores: 1}\n  memory: {guest: 256Mi}\n" + kernelBoot
 	return map[string]scene{
 		"none": {machine: lab, spec: small},
@@ -154,6 +156,11 @@ domain:
     gpus: [{name: gpu, deviceName: nvidia.com/H200}]
     autoattachPodInterface: false
 `},
+		"mdev": {machine: desktop, devices: []string{"vgpu=mdev:C1B6A7FE-0b0d-4b55-8d25-5a1d6f0f3b42"}, spec: small + `
+  devices:
+    gpus: [{name: vgpu, deviceName: nvidia.com/GRID, virtualGPUOptions: {display: {enabled: true, ramFB: {}}}}]
+`},
+		"forty-vfs": {machine: big, spec: many, devices: manyDevices},
 		"newer-schema": {machine: lab, newer: true, spec: small + `
   devices:
     tpm: {persistent: true}
@@ -284,7 +291,7 @@ func TestGolden(t *testing.T) {
 			if s.more != nil {
 				s.more(t, report, xml)
 			}
-			if len(report.Devices) != countPCI(in) {
+			if len(in.Devices) > 0 && in.Devices[0].Mdev == "" && len(report.Devices) != countPCI(in) {
 				t.Errorf("%d devices in the report, %d functions given", len(report.Devices), countPCI(in))
 			}
 		})
@@ -304,4 +311,27 @@ func countPCI(in Input) int {
 		}
 	}
 	return n
+}
+
+// fortyVFs asks for more units on one root complex than a bus has slots, and for
+// one in each of seven further PCI domains.
+func fortyVFs(t testing.TB) (spec string, devices []string) {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("domain:\n  cpu: {cores: 4}\n  memory: {guest: 2Gi}\n  devices:\n    autoattachPodInterface: false\n    hostDevices:\n")
+	perDomain := map[uint32]int{}
+	h := read(t, big)
+	for i := range h.Functions {
+		f := &h.Functions[i]
+		if f.PF == nil || (f.Address.Domain > 0 && perDomain[f.Address.Domain] == 1) {
+			continue
+		}
+		perDomain[f.Address.Domain]++
+		fmt.Fprintf(&b, "    - {name: vf%d, deviceName: vf}\n", i)
+		devices = append(devices, fmt.Sprintf("vf%d=%s", i, f.Address))
+	}
+	if perDomain[0] < 33 || len(perDomain) != 8 {
+		t.Fatalf("the machine has VFs per domain: %v", perDomain)
+	}
+	return b.String(), devices
 }
