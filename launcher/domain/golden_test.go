@@ -115,6 +115,7 @@ func scenes(t testing.TB) map[string]scene {
 	whole, devices := hgxSpec("")
 	mirror, _ := hgxSpec("    pciTopology: Mirror\n    ncclTopology: true\n")
 	many, manyDevices := fortyVFs(t)
+	roots, rootsSpec, rootsDevices := sixteenRoots()
 	small := "domain:\n  cpu: {cores: 1}\n  memory: {guest: 256Mi}\n" + kernelBoot
 	return map[string]scene{
 		"none": {machine: lab, spec: small},
@@ -160,7 +161,8 @@ domain:
   devices:
     gpus: [{name: vgpu, deviceName: nvidia.com/GRID, virtualGPUOptions: {display: {enabled: true, ramFB: {}}}}]
 `},
-		"forty-vfs": {machine: big, spec: many, devices: manyDevices},
+		"forty-vfs":     {machine: big, spec: many, devices: manyDevices},
+		"sixteen-roots": {host: roots, spec: rootsSpec, devices: rootsDevices},
 		"newer-schema": {machine: lab, newer: true, spec: small + `
   devices:
     tpm: {persistent: true}
@@ -334,4 +336,17 @@ func fortyVFs(t testing.TB) (spec string, devices []string) {
 		t.Fatalf("the machine has VFs per domain: %v", perDomain)
 	}
 	return b.String(), devices
+}
+
+// sixteenRoots is a unit on each of sixteen root complexes, one of a NUMA node
+// that is not known: more expanders than their slots on pcie.0.
+func sixteenRoots() (h *topology.Host, spec string, devices []string) {
+	shape := []byte{0, 1, 2, 0x83, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+	h, given, _ := shapeOf(shape, 2)
+	spec = "domain:\n  cpu: {cores: 2}\n  memory: {guest: 1Gi}\n  devices:\n    hostDevices:\n"
+	for _, d := range given {
+		spec += "    - {name: " + d.Name + ", deviceName: r}\n"
+		devices = append(devices, d.Name+"="+d.Members[0].String())
+	}
+	return h, spec, devices
 }
