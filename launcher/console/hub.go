@@ -193,10 +193,9 @@ func (s *Stream) Read(p []byte) (int, error) {
 }
 
 // Close ends the stream; a waiting Read returns.
-func (s *Stream) Close() error {
+func (s *Stream) Close() {
 	s.hub.mu.Lock()
 	delete(s.hub.streams, s)
 	s.hub.mu.Unlock()
 	s.end()
-	return nil
 }

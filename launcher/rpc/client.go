@@ -14,8 +14,8 @@ import (
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
 )
 
-// ErrUnavailable: no supervisor answers. It may be starting, or just being
-// restarted.
+// ErrUnavailable means that no supervisor answers. It may be starting, or just
+// being restarted.
 var ErrUnavailable = errors.New("the launcher does not answer")
 
 // maxDocument bounds what a client reads of an answer.
@@ -70,7 +70,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (mime
 	if err != nil {
 		return "", nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // everything was read
+	defer resp.Body.Close()
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxDocument))
 	if err != nil {
 		return "", nil, fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -192,7 +192,7 @@ func (s *Supervisor) cpuset() (cpus, mems []int, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the cpuset: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // it was only read
 	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the cpuset: %w", err)

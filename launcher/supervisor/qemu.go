@@ -41,7 +41,7 @@ func (s *Supervisor) findQEMU(name string) int {
 			continue
 		}
 		b, err := io.ReadAll(io.LimitReader(f, 4<<10))
-		f.Close()
+		f.Close() //nolint:errcheck // it was only read
 		if err == nil && bytes.Contains(b, want) {
 			return pid
 		}
@@ -104,7 +104,7 @@ func (s *Supervisor) oomKills() uint64 {
 	if err != nil {
 		return 0
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // it was only read
 	b, err := io.ReadAll(io.LimitReader(f, 4<<10))
 	if err != nil {
 		return 0

@@ -161,7 +161,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kl-") // short: a socket's path has 108 bytes
+	dir, err := os.MkdirTemp("", "kl-") //nolint:usetesting // short: a socket's path has 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
