@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"path"
 	"slices"
 	"strings"
@@ -115,7 +114,7 @@ func holdsDevices(name []byte) bool {
 
 // classes fills the class devices of one function, from the class side where
 // that was read, else from the function's directory.
-func (w *worker) classes(d handle, p *place, l *listing, f *topology.Function) {
+func (w *worker) classes(p *place, l *listing, f *topology.Function) {
 	k := w.kids
 	if k == nil {
 		k = &children{}
@@ -144,7 +143,6 @@ func (w *worker) classes(d handle, p *place, l *listing, f *topology.Function) {
 		slices.Sort(f.Net)
 		slices.Sort(f.Block)
 	}
-	_ = d
 }
 
 // maxDeep bounds deep: a SAS expander's disks are ten levels down.
@@ -193,7 +191,6 @@ func (w *worker) entries(dir string, keep func(string) bool) []string {
 	defer d.close()
 	var out []string
 	if err := d.each(w.dirents, func(n []byte) {
-		n = bytes.Clone(n)
 		if s := string(n); keep == nil || keep(s) {
 			out = append(out, s)
 		}

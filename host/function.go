@@ -247,7 +247,7 @@ func (w *worker) read(p *place, f *topology.Function) error {
 		slices.Sort(l.mdevs)
 		f.Mdevs = l.mdevs
 	}
-	w.classes(d, p, l, f)
+	w.classes(p, l, f)
 	return nil
 }
 
