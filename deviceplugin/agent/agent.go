@@ -79,6 +79,7 @@ type Agent struct {
 	mu      sync.Mutex
 	picture *picture // the last look, immutable
 	ready   bool
+	served  []*plugin.Plugin
 }
 
 // New builds the agent; it reads its state files and makes clients, and touches

@@ -95,6 +95,13 @@ func (a *Agent) updatePlugins(ctx context.Context, p *picture) {
 			a.ledger.RemovePool(resource)
 		}
 	}
+	served := make([]*plugin.Plugin, 0, len(a.plugins))
+	for _, r := range a.plugins {
+		served = append(served, r.plugin)
+	}
+	a.mu.Lock()
+	a.served = served
+	a.mu.Unlock()
 }
 
 // addSlots makes the slots of a virtual resource; they are healthy while the

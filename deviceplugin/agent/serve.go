@@ -54,7 +54,8 @@ func (a *Agent) serveMetrics(ctx context.Context) error {
 // errNotReady is the class of reasons that /readyz gives.
 var errNotReady = errors.New("not ready")
 
-// readiness: the inventory is published and the node's pods are known.
+// readiness: the inventory is published, the node's pods are known, and kubelet
+// watches every device plugin: a pod with devices can be admitted.
 func (a *Agent) readiness() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -63,6 +64,11 @@ func (a *Agent) readiness() error {
 		return fmt.Errorf("%w: the inventory is not published yet", errNotReady)
 	case !a.pods.Synced():
 		return fmt.Errorf("%w: the node's pods are not listed yet", errNotReady)
+	}
+	for _, p := range a.served {
+		if !p.Serving() {
+			return fmt.Errorf("%w: kubelet does not watch the device plugin of %s", errNotReady, p.Resource())
+		}
 	}
 	return nil
 }
