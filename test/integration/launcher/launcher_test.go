@@ -140,6 +140,7 @@ func TestStopAnytime(t *testing.T) {
 		t.Run(fmt.Sprint(after), func(t *testing.T) {
 			c := start(t, pod{vm: strings.Replace(vm(""), "Seconds: 60", "Seconds: 5", 1)})
 			pid := c.init()
+			c.supervisor() // PID 1 listens for signals before it starts one
 			time.Sleep(after)
 			c.kill(pid, unix.SIGTERM)
 			select {
