@@ -107,5 +107,10 @@ func tooLong(text []byte) error {
 // yamlError keeps the cause's words, which name the field.
 func yamlError(err error) error {
 	msg := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
-	return fmt.Errorf("%w: %w", ErrInvalid, errors.New(strings.TrimPrefix(msg, "json: ")))
+	msg = strings.TrimPrefix(msg, "json: ")
+	if strings.HasPrefix(msg, "cannot unmarshal") && strings.HasSuffix(msg, "of type string") {
+		// YAML reads y, n, yes, no, on, off and digits as something else.
+		msg += "; put the value in quotes"
+	}
+	return fmt.Errorf("%w: %w", ErrInvalid, errors.New(msg))
 }

@@ -18,6 +18,7 @@ func TestDecode(t *testing.T) {
 		"other case":        {"Domain: {}", `unknown field "Domain"`},
 		"doubled field":     {"domain: {}\ndomain: {}\n", `"domain" already set`},
 		"wrong type":        {"domain: {cpu: {cores: many}}", "cores"},
+		"YAML's n":          {"domain: {devices: {gpus: [{name: n}]}}", "put the value in quotes"},
 		"negative":          {"domain: {cpu: {cores: -1}}", "cores"},
 		"bad quantity":      {"domain: {memory: {guest: much}}", "quantit"},
 		"not YAML":          {"domain: [", "yaml"},
