@@ -154,7 +154,7 @@ func (r *Reconciler) currentPod(ctx context.Context, vmi *v1alpha1.VirtualMachin
 		}
 		return &pod, nil
 	}
-	return nil, nil //nolint:nilnil // "there is none" is an answer here.
+	return nil, nil // "there is none" is an answer here
 }
 
 func attempt(vmi *v1alpha1.VirtualMachineInstance) int32 { return max(vmi.Status.Attempt, 1) }

@@ -114,7 +114,7 @@ func (r *Reconciler) current(ctx context.Context, vm *v1alpha1.VirtualMachine) (
 	var vmi v1alpha1.VirtualMachineInstance
 	switch err := r.Client.Get(ctx, client.ObjectKeyFromObject(vm), &vmi); {
 	case apierrors.IsNotFound(err):
-		return nil, nil //nolint:nilnil // "there is none" is an answer here.
+		return nil, nil // "there is none" is an answer here
 	case err != nil:
 		return nil, err
 	case !metav1.IsControlledBy(&vmi, vm):
@@ -228,7 +228,7 @@ func (r *Reconciler) request(ctx context.Context, vm *v1alpha1.VirtualMachine, v
 	case v1alpha1.ActionStop:
 		if vmi == nil || (first.UID != "" && vmi.UID != first.UID) {
 			done()
-			return ctrl.Result{Requeue: true}, nil //nolint:staticcheck // the next request follows at once.
+			return ctrl.Result{RequeueAfter: time.Millisecond}, nil // the next request follows at once
 		}
 		return ctrl.Result{}, r.end(ctx, vm, vmi, first.GracePeriodSeconds)
 	case v1alpha1.ActionStart:

@@ -20,8 +20,10 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
@@ -55,6 +57,7 @@ type Server struct {
 // Start starts etcd and kube-apiserver on free ports of the loopback address;
 // flags are added to the API server's. Messages about slow steps go to progress.
 func Start(progress io.Writer, flags map[string]string) (*Server, error) {
+	log.SetLogger(klog.Background())
 	checkout, err := checkoutRoot()
 	if err != nil {
 		return nil, err
