@@ -67,11 +67,7 @@ func serve(t *testing.T, p pods, n *nics, cgroup string) *client.Client {
 			t.Fatal(err)
 		}
 	}
-	dir, err := os.MkdirTemp("", "kv") // short: a socket's path is limited
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := t.TempDir()
 	s := New(Config{Version: "v", Node: "n", Dir: dir, Name: "a.sock", Proc: proc, Pods: p, VFs: n})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -47,7 +47,7 @@ type Config struct {
 // Keeper knows which units are dirty.
 type Keeper struct {
 	cfg Config
-	ctx context.Context //nolint:containedctx // the life of the workers, set by Run
+	ctx context.Context // the life of the workers, set by Run
 
 	mu    sync.Mutex
 	dirty map[string]*job
