@@ -50,7 +50,24 @@ func levelPhrase(l topology.Distance) string {
 // Explain says in plain words why a pod does not fit on a node now. The text
 // has no trailing dot. It is for pods that [Fits] refused. Without a node name
 // it says "the node", so that a scheduler can count equal reasons.
+//
+// The text is remembered: in a full cluster every node is asked for every pod.
 func Explain(st *State, pod *Pod, node string) string {
+	if w := st.why.Load(); w != nil && w.pod == pod && w.node == node {
+		return w.text
+	}
+	text := st.explain(pod, node)
+	st.why.Store(&why{pod: pod, node: node, text: text})
+	return text
+}
+
+// why is a remembered explanation.
+type why struct {
+	pod        *Pod
+	node, text string
+}
+
+func (st *State) explain(pod *Pod, node string) string {
 	req := pod.Request
 	s := st.Node.Shape
 	if node = "node " + node; node == "node " {

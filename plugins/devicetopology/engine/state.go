@@ -26,6 +26,7 @@ type State struct {
 
 	memo     [placementSlots]atomic.Pointer[placed]
 	nextMemo atomic.Uint32
+	why      atomic.Pointer[why]
 }
 
 // NewState is the state of a node without pods.
