@@ -178,8 +178,15 @@ func (c *container) clean() {
 	select {
 	case <-c.ended:
 	default:
-		if err := c.cmd.Process.Kill(); err != nil {
-			c.t.Log(err)
+		// unshare's own --kill-child is void after the change of user: end the
+		// namespace's first process, and the kernel ends the rest.
+		for _, p := range c.processes() {
+			if p.parent != c.cmd.Process.Pid {
+				continue
+			}
+			if err := unix.Kill(p.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				c.t.Error(err)
+			}
 		}
 		<-c.ended
 	}
