@@ -80,7 +80,9 @@ var plainFiles = []string{"uevent", "revision", "numa_node", "driver_override", 
 var plainPF = []string{"current_link_speed", "max_link_speed", "current_link_width", "max_link_width", "sriov_totalvfs", "sriov_numvfs"}
 
 // plainLoop is the limit: a plain loop over package os that reads the same
-// files and links, and makes nothing of them.
+// files and links, and makes nothing of them. It reads uevent, revision and
+// resource of every VF; our reader takes them from one VF of each PF, for they
+// are alike by specification.
 func plainLoop(root string) (n int, err error) {
 	devices := filepath.Join(root, "sys/bus/pci/devices")
 	entries, err := os.ReadDir(devices)

@@ -52,6 +52,7 @@ type worker struct {
 	resets  map[string][]string
 	bars    map[barSet][]topology.BAR
 	pfs     map[topology.Address]*topology.Address
+	twins   map[topology.Address]*topology.Function // a read VF, by its PF
 	dirents []byte
 	buf     []byte
 	list    listing
@@ -66,6 +67,7 @@ func newWorker(fsys FS, kids *children) *worker {
 		resets:  map[string][]string{},
 		bars:    map[barSet][]topology.BAR{},
 		pfs:     map[topology.Address]*topology.Address{},
+		twins:   map[topology.Address]*topology.Function{},
 		dirents: make([]byte, 16<<10),
 		buf:     make([]byte, 4<<10), // one page: the most that sysfs gives
 	}
@@ -201,11 +203,14 @@ func (w *worker) read(p *place, f *topology.Function) error {
 	if err := d.each(w.dirents, l.add); err != nil {
 		return lost("directory", err)
 	}
-	if err := w.identity(d, l.attrs, f); err != nil {
-		return err
-	}
 	if err := w.links(d, l.attrs, f); err != nil {
 		return err
+	}
+	twin := w.twin(f)
+	if !twin {
+		if err := w.identity(d, l.attrs, f); err != nil {
+			return err
+		}
 	}
 	wy := w.way(p.dir)
 	f.Root, f.Path = wy.root, wy.path
@@ -229,7 +234,7 @@ func (w *worker) read(p *place, f *topology.Function) error {
 			f.Enabled = err == nil && n > 0
 		}
 	}
-	if l.attrs&hasResource != 0 {
+	if l.attrs&hasResource != 0 && !twin {
 		if b, err := d.read("resource", w.buf); err == nil {
 			w.regions(b, f)
 		}
@@ -248,7 +253,27 @@ func (w *worker) read(p *place, f *topology.Function) error {
 		f.Mdevs = l.mdevs
 	}
 	w.classes(p, l, f)
+	if f.PF != nil && !twin {
+		w.twins[*f.PF] = f
+	}
 	return nil
+}
+
+// twin fills what all virtual functions of a physical function have in common
+// from one that was read in the same scan, if any: identity, class, revision
+// and regions stand in the physical function's SR-IOV capability, not in theirs
+// (PCIe base specification 9.3.3), and Linux keeps one copy of them.
+func (w *worker) twin(f *topology.Function) bool {
+	if f.PF == nil {
+		return false
+	}
+	t := w.twins[*f.PF]
+	if t == nil {
+		return false
+	}
+	f.Vendor, f.Device, f.SubVendor, f.SubDevice, f.Class, f.Revision = t.Vendor, t.Device, t.SubVendor, t.SubDevice, t.Class, t.Revision
+	f.Modalias, f.BARs, f.ROMBytes = t.Modalias, t.BARs, t.ROMBytes
+	return true
 }
 
 // identity reads what the function is.

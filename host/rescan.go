@@ -34,6 +34,7 @@ func readOne(w *worker, a topology.Address) (topology.Function, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return f, &fs.PathError{Op: "read", Path: p.dir, Err: fs.ErrNotExist}
 	}
+	clear(w.twins) // what an earlier reading found may be another device's
 	if err := w.read(&p, &f); err != nil {
 		return f, err
 	}
