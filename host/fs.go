@@ -255,7 +255,7 @@ func (d *osDir) read(file string, buf []byte) ([]byte, error) {
 	for n < len(buf) {
 		var m int
 		m, err = unix.Read(fd, buf[n:])
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			err = nil
 			continue
 		}

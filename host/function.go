@@ -492,9 +492,9 @@ func (w *worker) sriov(d handle, l *listing, f *topology.Function) error {
 		if n != i {
 			break // VFs are being made or taken away: a rescan follows
 		}
-		t, err := d.link(string(strconv.AppendInt(append(scratch[:0], "virtfn"...), int64(n), 10)))
-		if err != nil {
-			break
+		t, lerr := d.link(string(strconv.AppendInt(append(scratch[:0], "virtfn"...), int64(n), 10)))
+		if lerr != nil {
+			break // as above
 		}
 		a, err := topology.ParseAddress(path.Base(t))
 		if err != nil {

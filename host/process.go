@@ -92,7 +92,7 @@ func (w *ProcessWriter) WriteAttr(ctx context.Context, a topology.Address, name,
 	w.stuck[a] = name
 	w.mu.Unlock()
 	go func() {
-		<-done
+		_ = <-done // whatever it ended with: it is no longer stuck
 		w.mu.Lock()
 		delete(w.stuck, a)
 		w.mu.Unlock()

@@ -162,7 +162,7 @@ func TestBuildRefuses(t *testing.T) {
 
 func TestName(t *testing.T) {
 	vmi := instance(t, small)
-	if Name(vmi, 1) != Name(vmi, 1) || Name(vmi, 1) == Name(vmi, 2) {
+	if first, again := Name(vmi, 1), Name(vmi, 1); first != again || first == Name(vmi, 2) {
 		t.Error("names must depend on the attempt, and on nothing else")
 	}
 	vmi.Name = strings.Repeat("a", 51) + "-" + strings.Repeat("b", 60)

@@ -123,12 +123,10 @@ func (s *Server) Run(ctx context.Context) error {
 	l.SetUnlinkOnClose(false)
 	// Everybody in a pod that has the mount may connect; each call is judged.
 	if err := os.Chmod(tmp, 0o666); err != nil {
-		l.Close()
-		return fmt.Errorf("agent socket: %w", err)
+		return errors.Join(fmt.Errorf("agent socket: %w", err), l.Close())
 	}
 	if err := os.Rename(tmp, path); err != nil {
-		l.Close()
-		return fmt.Errorf("agent socket: %w", err)
+		return errors.Join(fmt.Errorf("agent socket: %w", err), l.Close())
 	}
 	g := grpc.NewServer(
 		grpc.Creds(&peerCredentials{proc: s.cfg.Proc, log: s.cfg.Log}),
@@ -145,7 +143,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("agent socket: %w", err)
 	case <-ctx.Done():
 		g.Stop()
-		<-failed
+		_ = <-failed // it always ends so; its error is that of the stop
 		return ctx.Err()
 	}
 }
@@ -253,7 +251,7 @@ func (c *peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.
 	}
 	info.peer, info.err = peer.Identify(u, c.proc)
 	if info.err != nil {
-		return conn, info, nil
+		return conn, info, nil //nolint:nilerr // info carries it: the interceptor refuses each call with it
 	}
 	return &closer{Conn: conn, peer: info.peer}, info, nil
 }

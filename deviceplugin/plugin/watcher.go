@@ -110,5 +110,5 @@ func identify(path string) (identity, error) {
 	if err := unix.Lstat(path, &st); err != nil {
 		return identity{}, fmt.Errorf("stat %s: %w", path, err)
 	}
-	return identity{dev: uint64(st.Dev), ino: st.Ino, ctime: syscall.Timespec(st.Ctim)}, nil
+	return identity{dev: st.Dev, ino: st.Ino, ctime: syscall.Timespec(st.Ctim)}, nil
 }

@@ -295,8 +295,8 @@ func (f *Function) write(s sink) {
 	put("modalias", modalias(f)+"\n")
 	put("uevent", uevent(f, f.Driver))
 	numa := f.bus.numa
-	if f.Fn.NUMA != nil {
-		numa = *f.Fn.NUMA
+	if f.NUMA != nil {
+		numa = *f.NUMA
 	}
 	put("numa_node", strconv.Itoa(numa)+"\n")
 	put("driver_override", orNull(f.Override)+"\n")

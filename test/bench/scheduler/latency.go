@@ -149,7 +149,7 @@ func latency(nodes, pods int, share func(i int) float64) (percentiles, error) {
 		}
 		if best != nil {
 			if st := reserve.Reserve(ctx, state, pod, best.Node().Name); !st.IsSuccess() {
-				return percentiles{}, fmt.Errorf("Reserve: %s", st.Message())
+				return percentiles{}, fmt.Errorf("reserve: %s", st.Message())
 			}
 		}
 		if n >= 20 { // the first ones warm the memo up

@@ -116,7 +116,7 @@ func TestDevicePoolValidation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := &unstructured.Unstructured{Object: map[string]any{
 				"apiVersion": "kubevfio.io/v1alpha1", "kind": "DevicePool",
-				"metadata": map[string]any{"name": "test"}, "spec": map[string]any(tc.spec),
+				"metadata": map[string]any{"name": "test"}, "spec": tc.spec,
 			}}
 			err := c.Create(t.Context(), o, client.DryRunAll)
 			switch {

@@ -105,7 +105,7 @@ func TestMachineValidation(t *testing.T) {
 		"no strategy":   {func(o map[string]any) { delete(o, "runStrategy") }, "spec.runStrategy"},
 		"bad strategy":  {func(o map[string]any) { o["runStrategy"] = "Sometimes" }, "spec.runStrategy"},
 		"no template":   {func(o map[string]any) { delete(o, "template") }, "spec.template"},
-		"unknown field": {func(o map[string]any) { o["tempalte"] = map[string]any{} }, `unknown field "spec.tempalte"`},
+		"unknown field": {func(o map[string]any) { o["templat"] = map[string]any{} }, `unknown field "spec.templat"`},
 		"bad alignment": {func(o map[string]any) { devices(o)["alignment"] = "required:rack" }, "alignment"},
 		"doubled device": {func(o map[string]any) {
 			devices(o)["gpus"] = append(devices(o)["gpus"].([]any), devices(o)["gpus"].([]any)[0])

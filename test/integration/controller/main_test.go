@@ -192,7 +192,7 @@ func waitGone(t *testing.T, o client.Object) {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("it is there, finalizers %v (%v)", o.GetFinalizers(), err)
+		return fmt.Errorf("it is there, finalizers %v (%w)", o.GetFinalizers(), err)
 	})
 }
 
