@@ -50,17 +50,9 @@ e2e: prerequisites ## End-to-end tests: one lab boot, real kubelet, libvirt and 
 bench: ## Go benchmarks of the parts, readable by benchstat
 	@CGO_ENABLED=0 go test -run='^$$' -bench=. -benchmem -count=$(or $(COUNT),1) ./topology/... ./host/... ./plugins/... ./deviceplugin/... ./launcher/...
 
-.PHONY: bench-agent
-bench-agent: ## Discovery, rescan and RPC latencies of the agent: out/bench/agent.json
-	@CGO_ENABLED=0 go run ./test/bench/agent -o out/bench/agent.json
-
 .PHONY: bench-scheduler
 bench-scheduler: ## Scheduler throughput and latency ratios: out/bench/scheduler.json
 	@CGO_ENABLED=0 go run ./test/bench/scheduler -o out/bench/scheduler.json
-
-.PHONY: bench-launcher
-bench-launcher: ## Start overhead and memory of the launcher in the lab: out/bench/launcher.json
-	@CGO_ENABLED=0 go run ./test/bench/launcher -o out/bench/launcher.json
 
 .PHONY: fuzz
 fuzz: ## Every fuzz test for FUZZTIME (default 30s)
