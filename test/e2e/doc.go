@@ -5,6 +5,6 @@
 // they found it: each deletes the pods that it made. A failure names the folder
 // with the logs of all components.
 //
-// Environment: E2E_NODES sets the number of node VMs (default 2),
+// Environment: E2E_NODES sets the number of node VMs (default 1),
 // E2E_KEEP=1 leaves the cluster up.
 package e2e

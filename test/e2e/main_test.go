@@ -37,7 +37,7 @@ func run(m *testing.M) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	keep := os.Getenv("E2E_KEEP") != ""
-	nodes := 2
+	nodes := 1
 	if n, err := strconv.Atoi(os.Getenv("E2E_NODES")); err == nil {
 		nodes = n
 	}
