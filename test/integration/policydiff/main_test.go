@@ -16,7 +16,7 @@ import (
 const childEnv = "POLICYDIFF_CHILD"
 
 var (
-	podsFlag = flag.Int("pods", 6000, "placements to compare, over all policies")
+	podsFlag = flag.Int("pods", 400, "placements to compare, over all policies")
 	seedFlag = flag.Uint64("seed", 0, "seed to replay; 0 takes a new one")
 )
 
