@@ -78,13 +78,17 @@ func (w *ProcessWriter) WriteAttr(ctx context.Context, a topology.Address, name,
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start writer for %s: %w", name, err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
+	ended := make(chan struct{})
+	var result error
+	go func() {
+		defer close(ended)
+		result = cmd.Wait()
+	}()
 	timer := time.NewTimer(w.timeout)
 	defer timer.Stop()
 	select {
-	case err := <-done:
-		return writeResult(name, err, &out)
+	case <-ended:
+		return writeResult(name, result, &out)
 	case <-ctx.Done():
 	case <-timer.C:
 	}
@@ -92,7 +96,7 @@ func (w *ProcessWriter) WriteAttr(ctx context.Context, a topology.Address, name,
 	w.stuck[a] = name
 	w.mu.Unlock()
 	go func() {
-		_ = <-done // whatever it ended with: it is no longer stuck
+		<-ended // whatever its result: it is no longer stuck
 		w.mu.Lock()
 		delete(w.stuck, a)
 		w.mu.Unlock()

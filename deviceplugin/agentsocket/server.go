@@ -143,8 +143,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("agent socket: %w", err)
 	case <-ctx.Done():
 		g.Stop()
-		_ = <-failed // it always ends so; its error is that of the stop
-		return ctx.Err()
+		return errors.Join(ctx.Err(), <-failed) // Serve answers nil after Stop
 	}
 }
 
