@@ -188,12 +188,13 @@ func (s *shared) observe(old, pod *corev1.Pod) (retry bool) {
 		s.waiting.replace(pod)
 }
 
-// forget drops what is kept for a pod that is gone. When the pod was deleted by
-// force while its guest ran, its units stay taken until the node reports that
-// it has let go of them, or for some minutes.
+// forget drops what is kept for a pod that is gone. When its guest may still run
+// (it was deleted by force), its units stay taken until the node reports that it
+// has let go of them, or for some minutes.
 func (s *shared) forget(pod *corev1.Pod) {
 	s.waiting.remove(pod.UID)
-	if a := s.decision(pod, pod.Spec.NodeName); a != nil && pod.Spec.NodeName != "" && running(pod) {
+	if a := s.decision(pod, pod.Spec.NodeName); a != nil && pod.Spec.NodeName != "" && running(pod) &&
+		!s.usage.letGo(pod.Spec.NodeName, pod.UID) {
 		s.ledger.hold(pod.Spec.NodeName, pod.UID, a, holdForced)
 	} else {
 		s.ledger.release("", pod.UID)
@@ -201,8 +202,11 @@ func (s *shared) forget(pod *corev1.Pod) {
 	s.ledger.drop(pod.UID)
 }
 
-// running reports whether the last status of a deleted pod has a container that
-// still ran: kubelet reports the end of all containers before it lets a pod go.
+// running reports whether the last status that the scheduler saw of a pod that
+// is gone has a container that still ran. Trap: the scheduler's informer asks
+// for pods that have not ended, so that a pod that ends in order leaves it with
+// its status of before and looks deleted by force. Its units are free with the
+// NodeUsage that no longer has it, which may come before or after.
 func running(pod *corev1.Pod) bool {
 	if terminated(pod) {
 		return false

@@ -262,6 +262,36 @@ func TestForceDelete(t *testing.T) {
 	}
 }
 
+// TestEndedInOrder: a pod that ended leaves the scheduler's informer with the
+// status that it had while it ran. When the node has reported already that it
+// let go of it, its units are free at once.
+func TestEndedInOrder(t *testing.T) {
+	h := newFakeHandle(t, "a")
+	pl := newTestPlugin(t, h)
+	pl.inv.set(testInventory("a", 1, 1))
+	pod := testPod("x", 1, "")
+	state, _ := filter(pl, h, pod, "a")
+	if st := bindTo(pl, h, state, pod, "a"); !st.IsSuccess() {
+		t.Fatal(st)
+	}
+	bound := h.pods["a"][0].DeepCopy()
+	bound.Annotations = h.bindings[0].Annotations
+	bound.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	report := func(pods ...v1alpha1.PodUsage) {
+		u := &v1alpha1.NodeUsage{}
+		u.Name = "a"
+		u.Spec.Pods = pods
+		pl.setUsage(u)
+	}
+	report(v1alpha1.PodUsage{UID: string(pod.UID)})
+	report()
+	h.forget("a", pod.UID)
+	pl.forget(bound)
+	if _, st := filter(pl, h, testPod("y", 1, ""), "a"); !st.IsSuccess() {
+		t.Errorf("the node had let go of the unit before: %s", st.Message())
+	}
+}
+
 // TestNominatedPods: a pod that preemption promised the node to gets its place
 // before others, by the engine's own choice.
 func TestNominatedPods(t *testing.T) {

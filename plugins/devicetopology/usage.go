@@ -22,7 +22,14 @@ type nodeUsage struct {
 	version int64
 	bootID  string
 	pods    map[types.UID]*v1alpha1.PodUsage
+	// left are pods of earlier reports that are not in this one: the node has let
+	// go of them. The value is the version of the report that first lacked them.
+	left map[types.UID]int64
 }
+
+// rememberLeft is for how many reports, of all nodes, a pod that left is
+// remembered: long enough for its deletion to arrive, not for ever.
+const rememberLeft = 4096
 
 func newUsages() *usages { return &usages{nodes: map[string]*nodeUsage{}} }
 
@@ -36,6 +43,19 @@ func (u *usages) set(o *v1alpha1.NodeUsage) {
 	defer u.mu.Unlock()
 	u.changes++
 	n.version = u.changes
+	n.left = map[types.UID]int64{}
+	if before := u.nodes[o.Name]; before != nil {
+		for uid, version := range before.left {
+			if n.pods[uid] == nil && n.version-version < rememberLeft {
+				n.left[uid] = version
+			}
+		}
+		for uid := range before.pods {
+			if n.pods[uid] == nil {
+				n.left[uid] = n.version
+			}
+		}
+	}
 	u.nodes[o.Name] = n
 }
 
@@ -68,6 +88,17 @@ func (u *usages) version(node string) int64 {
 		return n.version
 	}
 	return 0
+}
+
+// letGo reports whether the node held a pod once and has reported since that it
+// does not.
+func (u *usages) letGo(node string, uid types.UID) bool {
+	n := u.get(node)
+	if n == nil {
+		return false
+	}
+	_, left := n.left[uid]
+	return left
 }
 
 // devices are the units that the node's agent says a pod holds.

@@ -20,9 +20,10 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/lifecycle"
 
 	"github.com/kubevfio/kubevfio/deviceplugin/handoff"
+	"github.com/kubevfio/kubevfio/test/integration/kubeletns"
 )
 
-const pluginDir = "/var/lib/kubelet/device-plugins"
+const pluginDir = kubeletns.PluginDir
 
 const checkpointFile = pluginDir + "/kubelet_internal_checkpoint"
 

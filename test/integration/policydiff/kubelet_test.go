@@ -30,6 +30,7 @@ import (
 	"k8s.io/utils/cpuset"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/test/integration/kubeletns"
 )
 
 // kubelet is kubelet's own managers around a list of pods.
@@ -80,7 +81,7 @@ func newKubelet(m *machine, dir string) (*kubelet, error) {
 	ctx, logger := context.Background(), klog.Background()
 	k := &kubelet{pods: map[string]*corev1.Pod{}}
 	// Another session's pods have the same UIDs.
-	if err := os.Remove(pluginDir + "/kubelet_internal_checkpoint"); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(kubeletns.PluginDir + "/kubelet_internal_checkpoint"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	info := m.machineInfo()
