@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	podsFlag = flag.Int("pods", 400, "placements to compare, over all policies")
+	podsFlag = flag.Int("pods", 2000, "placements to compare, over all policies")
 	seedFlag = flag.Uint64("seed", 0, "seed to replay; 0 takes a new one")
 )
 

@@ -31,8 +31,8 @@ func TestBootWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(30*time.Second, "") // it may still get on
-	check(59*time.Second, "")
-	check(61*time.Second, "timer")
+	check(49*time.Second, "")
+	check(51*time.Second, "timer")
 	w.restart(at(62 * time.Second))
 	if w.resets != 1 {
 		t.Errorf("resets = %d, want 1", w.resets)

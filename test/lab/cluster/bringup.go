@@ -185,7 +185,7 @@ const stallText = "detected stalls on CPUs"
 // Limits of waitForNode: how long a boot may go on after the kernel said that it is stalled, how long without, and how often
 // a node is reset for that.
 const (
-	stalledLimit  = 30 * time.Second
+	stalledLimit  = 20 * time.Second
 	silentLimit   = 5 * time.Minute
 	maxBootResets = 3
 )

@@ -94,7 +94,8 @@ func (m machine) args() []string {
 }
 
 func (m machine) cmdline() string {
-	args := []string{"console=ttyS0", "printk.devkmsg=on", "intel_iommu=on", "iommu=nopt", "loglevel=5", "panic=-1", "tsc=reliable", "mitigations=off"}
+	// A stall is told early: waitForNode resets a node whose boot hangs for want of timer interrupts.
+	args := []string{"rcupdate.rcu_cpu_stall_timeout=10", "console=ttyS0", "printk.devkmsg=on", "intel_iommu=on", "iommu=nopt", "loglevel=5", "panic=-1", "tsc=reliable", "mitigations=off"}
 	if m.cfg.HugePages2M > 0 {
 		args = append(args, "hugepagesz=2M", fmt.Sprintf("hugepages=%d", m.cfg.HugePages2M))
 	}
