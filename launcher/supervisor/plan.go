@@ -46,6 +46,8 @@ type plan struct {
 	grace    int64
 	// nccl is the content of the NCCL topology file, empty when not asked for.
 	nccl string
+	// vfs are the settings that the agent makes before the start.
+	vfs []domain.VFSettings
 }
 
 // readInputs decodes the spec and the environment and lets them agree with the
@@ -236,7 +238,7 @@ func (s *Supervisor) build(p *plan) (xml string, lock uint64, viommu uint32, err
 	if err != nil {
 		return "", 0, 0, fromBuild(err)
 	}
-	p.nccl = report.NCCLTopology
+	p.nccl, p.vfs = report.NCCLTopology, report.VFs
 	s.Log.Info("domain", "memoryLockBytes", report.MemoryLockBytes, "notes", report.Notes)
 	if s.Emulate {
 		emulate(dom)
@@ -332,49 +334,36 @@ func fromBuild(err error) error {
 	}
 }
 
-// configureVFs asks the agent for the settings of the spec's virtual functions.
-// Where an interface has a Multus network, the CNI plugin does it.
+// configureVFs asks the agent for the settings that the domain's report names:
+// of every virtual function but those that a CNI plugin sets up.
 func (s *Supervisor) configureVFs(ctx context.Context, p *plan) error {
-	byCNI := map[string]bool{}
-	for _, n := range p.spec.Networks {
-		byCNI[n.Name] = n.Multus != nil
-	}
-	for i := range p.spec.Domain.Devices.Interfaces {
-		in := &p.spec.Domain.Devices.Interfaces[i]
-		if in.SRIOV == nil || byCNI[in.Name] {
-			continue
-		}
-		req := vfRequest(in)
-		if req == nil {
-			continue
-		}
-		req.Address = p.units[in.Name].ID.String()
-		if _, err := s.Agent.ConfigureVF(ctx, req); err != nil {
+	for i := range p.vfs {
+		v := &p.vfs[i]
+		if _, err := s.Agent.ConfigureVF(ctx, vfRequest(v)); err != nil {
+			field := "spec.domain.devices.interfaces"
+			if n := slices.IndexFunc(p.spec.Domain.Devices.Interfaces, func(in v1alpha1.Interface) bool { return in.Name == v.Interface }); n >= 0 {
+				field = fmt.Sprintf("%s[%d]", field, n)
+			}
 			return &failure.Error{
-				Reason: launcherrpcv1.ReasonDeviceNotViable, Address: req.Address,
-				Field: fmt.Sprintf("spec.domain.devices.interfaces[%d]", i),
-				Err:   fmt.Errorf("interface %s: set up virtual function %s: %w", in.Name, req.Address, err),
+				Reason: launcherrpcv1.ReasonDeviceNotViable, Address: v.Address, Field: field,
+				Err: fmt.Errorf("interface %s: set up virtual function %s: %w", v.Interface, v.Address, err),
 			}
 		}
 	}
 	return nil
 }
 
-// vfRequest is what the spec sets on a virtual function; nil when it sets nothing.
-func vfRequest(in *v1alpha1.Interface) *agentrpcv1.ConfigureVFRequest {
-	v := in.SRIOV
-	req := &agentrpcv1.ConfigureVFRequest{Trust: v.Trust, SpoofCheck: v.SpoofCheck}
-	set := v.Trust != nil || v.SpoofCheck != nil
-	if in.MacAddress != "" {
-		req.Mac, set = &in.MacAddress, true
-	}
+// vfRequest is the agent's call for one function. What the spec does not set
+// stays as it is, but the MAC address: unset it would be another at each start.
+func vfRequest(v *domain.VFSettings) *agentrpcv1.ConfigureVFRequest {
+	req := &agentrpcv1.ConfigureVFRequest{Address: v.Address, Mac: &v.MAC, Trust: v.Trust, SpoofCheck: v.SpoofCheck}
 	if v.VLAN != nil {
 		vlan := uint32(*v.VLAN)
-		req.Vlan, set = &vlan, true
+		req.Vlan = &vlan
 	}
 	if v.VLANQoS != nil {
 		qos := uint32(*v.VLANQoS)
-		req.Qos, set = &qos, true
+		req.Qos = &qos
 	}
 	if v.LinkState != "" {
 		l := map[string]agentrpcv1.LinkState{
@@ -382,10 +371,7 @@ func vfRequest(in *v1alpha1.Interface) *agentrpcv1.ConfigureVFRequest {
 			"enable":  agentrpcv1.LinkState_LINK_STATE_ENABLE,
 			"disable": agentrpcv1.LinkState_LINK_STATE_DISABLE,
 		}[v.LinkState]
-		req.LinkState, set = &l, true
-	}
-	if !set {
-		return nil
+		req.LinkState = &l
 	}
 	return req
 }
