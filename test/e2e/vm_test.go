@@ -233,11 +233,13 @@ func TestMainJob(t *testing.T) {
 		if code != v1alpha1.ExitGuestShutdown {
 			t.Errorf("vm-b's launcher ended with exit code %d after SIGTERM, want %d", code, v1alpha1.ExitGuestShutdown)
 		}
-		got := thirdVM(t, node, "vm-e")
-		// The scheduler may keep a unit back until the node has reported it free, so that another free one is right as well.
-		t.Logf("vm-b had %v, vm-e got %v", reports["vm-b"].Assigned, got)
-		if slices.Equal(got, reports["vm-a"].Assigned) {
-			t.Errorf("vm-e got %v, which vm-a holds", got)
+		// The scheduler keeps a unit back until the node has reported that no pod holds it any more.
+		freed := reports["vm-b"].Assigned
+		if err := env.WaitReleased(t.Context(), time.Minute, node, freed); err != nil {
+			t.Fatal(err)
+		}
+		if got := thirdVM(t, node, "vm-e"); !slices.Equal(got, freed) {
+			t.Errorf("vm-e got %v; vm-b's %v had become free", got, freed)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -178,5 +179,26 @@ func (e *Env) WaitHeartbeat(ctx context.Context, limit time.Duration, node strin
 			}
 		}
 		return len(seen) > 2, fmt.Sprintf("%d heartbeats", len(seen)), nil
+	})
+}
+
+// WaitReleased waits until the node's agent reports that no pod holds any of
+// the units.
+func (e *Env) WaitReleased(ctx context.Context, limit time.Duration, node string, units []string) error {
+	return Poll(ctx, limit, fmt.Sprintf("%v released on %s", units, node), func(ctx context.Context) (bool, string, error) {
+		var usage v1alpha1.NodeUsage
+		if err := e.Objects.Get(ctx, client.ObjectKey{Name: node}, &usage); err != nil {
+			return false, "", err
+		}
+		for _, p := range usage.Spec.Pods {
+			for resource, held := range p.Devices {
+				for _, u := range held {
+					if slices.Contains(units, u) {
+						return false, fmt.Sprintf("%s of %s is held by pod %s", u, resource, p.UID), nil
+					}
+				}
+			}
+		}
+		return true, "", nil
 	})
 }
