@@ -14,6 +14,7 @@ import (
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/test/lab/cluster"
+	"github.com/kubevfio/kubevfio/test/lab/leftover"
 	"github.com/kubevfio/kubevfio/test/scenario"
 )
 
@@ -66,6 +67,10 @@ func (d *demo) run(ctx context.Context) (err error) {
 	start := time.Now()
 	defer func() { d.result.Phases["total"] = float64(int(time.Since(start).Seconds()*10)) / 10 }()
 
+	before, err := leftover.Look("/")
+	if err != nil {
+		return err
+	}
 	d.say("==> The lab: a real Kubernetes cluster whose nodes are QEMU machines with IOMMU, SR-IOV and nested virtualisation")
 	err = d.phase("lab", func() error {
 		var err error
@@ -91,7 +96,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 			return
 		}
 		// The run may have been interrupted: the end of the lab must not be.
-		err = errors.Join(err, d.phase("down", func() error { return d.lab.Down(context.WithoutCancel(ctx)) }))
+		err = errors.Join(err, d.phase("down", func() error { return d.down(context.WithoutCancel(ctx), before) }))
 	}()
 	d.result.Accel = d.lab.Accel()
 	for _, p := range d.lab.Phases() {
@@ -103,6 +108,22 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.job(ctx); err != nil {
 		return fmt.Errorf("%w\nlogs of all components: %s", err, d.lab.LogDir())
 	}
+	return nil
+}
+
+// down ends the lab and looks whether it has left anything.
+func (d *demo) down(ctx context.Context, before leftover.Host) error {
+	ns, err := leftover.PIDNamespace(d.lab.PID())
+	if err != nil {
+		return errors.Join(err, d.lab.Down(ctx))
+	}
+	if err := d.lab.Down(ctx); err != nil {
+		return err
+	}
+	if err := leftover.Check(ctx, before, ns); err != nil {
+		return err
+	}
+	d.say("    nothing is left: no process, network link, namespace or mount that was not there before")
 	return nil
 }
 

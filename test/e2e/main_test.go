@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/test/lab/cluster"
+	"github.com/kubevfio/kubevfio/test/lab/leftover"
 	"github.com/kubevfio/kubevfio/test/scenario"
 )
 
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
-func run(m *testing.M) int {
+func run(m *testing.M) (code int) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	keep := os.Getenv("E2E_KEEP") != ""
@@ -45,7 +47,11 @@ func run(m *testing.M) int {
 	say := func(format string, args ...any) {
 		fmt.Printf("    %6.1fs %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
 	}
-	var err error
+	before, err := leftover.Look("/")
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "set-up: %v\n", err)
+		return 1
+	}
 	lab, err = cluster.Up(ctx, cluster.Config{Nodes: nodes, Lease: !keep, Progress: say})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "lab: %v\n", err)
@@ -55,8 +61,9 @@ func run(m *testing.M) int {
 		defer fmt.Printf("the cluster stays up: KUBECONFIG=%s; end it with `make lab-down`\n", lab.Kubeconfig())
 	} else {
 		defer func() {
-			if err := lab.Down(context.WithoutCancel(ctx)); err != nil {
+			if err := down(context.WithoutCancel(ctx), before); err != nil {
 				fmt.Fprintf(os.Stderr, "lab down: %v\n", err)
+				code = 1
 			}
 		}()
 	}
@@ -84,9 +91,21 @@ func run(m *testing.M) int {
 		return 1
 	}
 	say("hardware offered")
-	code := m.Run()
+	code = m.Run()
 	if code != 0 {
 		fmt.Fprintf(os.Stderr, "logs of all components: %s\n", lab.LogDir())
 	}
 	return code
+}
+
+// down ends the lab and fails when it has left anything on the host.
+func down(ctx context.Context, before leftover.Host) error {
+	ns, err := leftover.PIDNamespace(lab.PID())
+	if err != nil {
+		return errors.Join(err, lab.Down(ctx))
+	}
+	if err := lab.Down(ctx); err != nil {
+		return err
+	}
+	return leftover.Check(ctx, before, ns)
 }

@@ -171,6 +171,7 @@ func TestMainJob(t *testing.T) {
 		}
 	}
 
+	t.Run("streams", func(t *testing.T) { streams(t, node, "vm-a") })
 	t.Run("supervisor killed", func(t *testing.T) {
 		p, err := env.Pod(t.Context(), namespace, "vm-a")
 		if err != nil {
