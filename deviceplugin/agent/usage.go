@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
@@ -14,12 +15,21 @@ import (
 	"github.com/kubevfio/kubevfio/host"
 )
 
-// usageEvery is the least time between two writes of the NodeUsage.
-const usageEvery = 5 * time.Second
+// Limits of the NodeUsage: in the long run one look per usageEvery, but the first
+// usageBurst changes after a calm time are published at once. A unit that a pod
+// has given back is kept from the next one until the scheduler has read of it
+// here, so on a calm node that must not take seconds.
+const (
+	usageEvery = 5 * time.Second
+	usageBurst = 6
+	// usageSettle lets the several changes that one pod's end makes become one write.
+	usageSettle = 100 * time.Millisecond
+)
 
 // usage publishes from which NUMA nodes the pods' exclusive CPUs and memory
 // came, whenever pods have changed, but not too often.
 func (a *Agent) usage(ctx context.Context) error {
+	limit := rate.NewLimiter(rate.Every(usageEvery), usageBurst)
 	for ctx.Err() == nil {
 		changed := a.pods.Changed()
 		if p := a.last(); p != nil && a.pods.Synced() {
@@ -33,8 +43,11 @@ func (a *Agent) usage(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		select {
-		case <-time.After(usageEvery):
+		case <-time.After(usageSettle):
 		case <-ctx.Done():
+		}
+		if err := limit.Wait(ctx); err != nil {
+			break // ctx has ended
 		}
 	}
 	return ctx.Err()
