@@ -46,8 +46,12 @@ const (
 )
 
 // VirtualMachineSpec is what the owner wants.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.runStrategy)",message="runStrategy is not set: want Always, Halted, Manual, RerunOnFailure or Once",fieldPath=".runStrategy"
 type VirtualMachineSpec struct {
-	// RunStrategy says when the guest shall run.
+	// RunStrategy says when the guest shall run. It must be set; a rule says so,
+	// because a missing field would hide what the other rules have to say.
+	// +optional
 	RunStrategy RunStrategy `json:"runStrategy"`
 	// Template of the instance.
 	Template VirtualMachineInstanceTemplate `json:"template"`
@@ -78,6 +82,7 @@ const (
 	VMPaused           = "Paused"
 	VMStopping         = "Stopping"
 	VMTerminating      = "Terminating"
+	VMMigrating        = "Migrating"
 	VMCrashLoopBackOff = "CrashLoopBackOff"
 	VMUnschedulable    = "ErrorUnschedulable"
 	VMErrImagePull     = "ErrImagePull"

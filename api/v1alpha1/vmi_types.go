@@ -65,6 +65,8 @@ const (
 	ConditionAligned = "Aligned"
 	// ConditionPaused: the guest's vCPUs are stopped on request.
 	ConditionPaused = "Paused"
+	// ConditionEvictionRequested: the guest shall leave its node.
+	ConditionEvictionRequested = "EvictionRequested"
 	// ConditionRestartRequired: the template is not what the running instance
 	// was made of.
 	ConditionRestartRequired = "RestartRequired"
@@ -89,6 +91,12 @@ type VirtualMachineInstanceStatus struct {
 	Message string `json:"message,omitempty"`
 	// +optional
 	NodeName string `json:"nodeName,omitempty"`
+	// EvacuationNodeName is the node that the guest shall leave: it is drained.
+	// +optional
+	EvacuationNodeName string `json:"evacuationNodeName,omitempty"`
+	// Move is the cold move under way, or the last one.
+	// +optional
+	Move *MoveStatus `json:"move,omitempty"`
 	// PodName and PodUID are the launcher pod of now.
 	// +optional
 	PodName string `json:"podName,omitempty"`
@@ -127,6 +135,51 @@ type VirtualMachineInstanceStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// MoveStep is where a cold move is.
+//
+// +kubebuilder:validation:Enum=Preparing;Stopping;Starting;Done;Cancelled
+type MoveStep string
+
+// The steps of a cold move.
+const (
+	// MovePreparing: a standby pod is to take devices on another node; the guest
+	// runs where it was.
+	MovePreparing MoveStep = "Preparing"
+	// MoveStopping: the standby pod holds its devices and the guest shuts down.
+	MoveStopping MoveStep = "Stopping"
+	// MoveStarting: the old pod is gone and the standby pod starts the guest.
+	MoveStarting MoveStep = "Starting"
+	// MoveDone: the guest runs on the new node.
+	MoveDone MoveStep = "Done"
+	// MoveCancelled: the node is in use again, or the guest ended before.
+	MoveCancelled MoveStep = "Cancelled"
+)
+
+// MoveStatus is a cold move from node to node.
+type MoveStatus struct {
+	Step MoveStep `json:"step"`
+	// From and To are nodes; To is empty until the standby pod has one.
+	From string `json:"from"`
+	// +optional
+	To string `json:"to,omitempty"`
+	// Attempt is the number of the standby pod.
+	Attempt int32 `json:"attempt"`
+	// PodName of the standby pod.
+	// +optional
+	PodName string `json:"podName,omitempty"`
+	// Since when the move is under way.
+	Since metav1.Time `json:"since"`
+	// StoppedAt is when the guest was asked to shut down, RunningAt when it ran
+	// on the new node.
+	// +optional
+	StoppedAt *metav1.Time `json:"stoppedAt,omitempty"`
+	// +optional
+	RunningAt *metav1.Time `json:"runningAt,omitempty"`
+	// Message says what the move waits for.
+	// +optional
+	Message string `json:"message,omitempty"`
 }
 
 // NodeRefusal is the memory of one refusal.

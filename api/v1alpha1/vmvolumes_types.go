@@ -7,7 +7,13 @@ import (
 
 // Disk is a disk of the guest; its volume has the same name. At most one of
 // disk, cdrom and lun is set, disk when none.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.disk), has(self.cdrom), has(self.lun)].filter(x, x).size() <= 1",message="wants at most one of disk, cdrom and lun"
+// +kubebuilder:validation:XValidation:rule="!has(self.io) || self.io != 'native' || (has(self.cache) && self.cache == 'none')",message="io native needs cache: none"
+// +kubebuilder:validation:XValidation:rule="!(has(self.dedicatedIOThread) && self.dedicatedIOThread) || !(has(self.cdrom) || has(self.lun) || (has(self.disk) && has(self.disk.bus) && self.disk.bus != 'virtio'))",message="dedicatedIOThread is for disks on the virtio bus"
 type Disk struct {
+	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$`
+	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
 	// +optional
 	Disk *DiskTarget `json:"disk,omitempty"`
@@ -18,10 +24,11 @@ type Disk struct {
 	LUN *LunTarget `json:"lun,omitempty"`
 	// +optional
 	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=255
 	BootOrder *uint `json:"bootOrder,omitempty"`
 	// Serial number that the guest sees.
 	// +optional
-	// +kubebuilder:validation:MaxLength=36
+	// +kubebuilder:validation:Pattern=`^([A-Za-z0-9][-_.A-Za-z0-9]{0,35})?$`
 	Serial string `json:"serial,omitempty"`
 	// DedicatedIOThread gives the disk an I/O thread of its own.
 	// +optional
@@ -46,9 +53,9 @@ type Disk struct {
 
 // DiskTarget is a hard disk.
 type DiskTarget struct {
-	// Bus is virtio (default), sata, scsi or usb (refused: there is no USB).
+	// Bus is virtio (default), sata or scsi; there is no USB.
 	// +optional
-	// +kubebuilder:validation:Enum=virtio;sata;scsi;usb
+	// +kubebuilder:validation:Enum=virtio;sata;scsi
 	Bus string `json:"bus,omitempty"`
 	// +optional
 	ReadOnly bool `json:"readonly,omitempty"`
@@ -60,8 +67,9 @@ type CDRomTarget struct {
 	// +optional
 	// +kubebuilder:validation:Enum=sata;scsi
 	Bus string `json:"bus,omitempty"`
-	// ReadOnly is on unless false; false is refused.
+	// ReadOnly is on; false is refused.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="self",message="cannot be false"
 	ReadOnly *bool `json:"readonly,omitempty"`
 }
 
@@ -77,6 +85,8 @@ type LunTarget struct {
 
 // Filesystem is a volume of the same name that the guest mounts.
 type Filesystem struct {
+	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$`
+	// +kubebuilder:validation:MaxLength=36
 	Name string `json:"name"`
 	// Virtiofs is the only kind.
 	Virtiofs *FilesystemVirtiofs `json:"virtiofs"`
@@ -86,7 +96,12 @@ type Filesystem struct {
 type FilesystemVirtiofs struct{}
 
 // Volume is where a disk's data lives. Exactly one source is set.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.containerDisk), has(self.persistentVolumeClaim), has(self.dataVolume), has(self.emptyDisk), has(self.cloudInitNoCloud), has(self.cloudInitConfigDrive), has(self.configMap), has(self.secret), has(self.emptyDir)].filter(x, x).size() == 1",message="wants exactly one source of containerDisk, persistentVolumeClaim, dataVolume, emptyDisk, cloudInitNoCloud, cloudInitConfigDrive, configMap, secret, emptyDir"
+// +kubebuilder:validation:XValidation:rule="self.name != 'persistent-state' || has(self.persistentVolumeClaim) || has(self.dataVolume)",message="persistent-state holds firmware variables and TPM state and must be a persistentVolumeClaim"
 type Volume struct {
+	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$`
+	// +kubebuilder:validation:MaxLength=63
 	Name         string `json:"name"`
 	VolumeSource `json:",inline"`
 }
@@ -122,6 +137,8 @@ type VolumeSource struct {
 }
 
 // ContainerDiskSource is a disk image in an OCI image.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.image) && self.image.size() > 0",message="image is empty: it may be so in a plain pod only"
 type ContainerDiskSource struct {
 	// Image reference; in a plain pod the volume is the pod's own and this may
 	// be empty.
@@ -129,6 +146,9 @@ type ContainerDiskSource struct {
 	Image string `json:"image,omitempty"`
 	// Path of the disk within the image; the only file under /disk when empty.
 	// +optional
+	// +kubebuilder:validation:Pattern=`^(/?[ -.0-~]+(/[ -.0-~]+)*)?$`
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="!self.matches('(^|/)[.][.]?(/|$)')",message="must be a plain path within the image, without . and .."
 	Path string `json:"path,omitempty"`
 	// +optional
 	ImagePullSecret string `json:"imagePullSecret,omitempty"`
@@ -139,6 +159,8 @@ type ContainerDiskSource struct {
 
 // PersistentVolumeClaimVolumeSource is a claim in the same namespace.
 type PersistentVolumeClaimVolumeSource struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	ClaimName string `json:"claimName"`
 	// +optional
 	ReadOnly bool `json:"readOnly,omitempty"`
@@ -146,20 +168,29 @@ type PersistentVolumeClaimVolumeSource struct {
 
 // DataVolumeSource is a claim that CDI fills.
 type DataVolumeSource struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 }
 
 // EmptyDiskSource is an empty disk.
 type EmptyDiskSource struct {
+	// Capacity is 1Mi to 1Pi; an admission policy says so, because quantities in
+	// lists are too costly for the rules of a schema.
 	Capacity resource.Quantity `json:"capacity"`
 }
 
 // CloudInitSource is cloud-init data. Of each kind of data at most one form is
 // set; at least one kind is.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.userData) && self.userData.size() > 0, has(self.userDataBase64) && self.userDataBase64.size() > 0, has(self.secretRef)].filter(x, x).size() <= 1",message="wants at most one of userData, userDataBase64 and secretRef"
+// +kubebuilder:validation:XValidation:rule="[has(self.networkData) && self.networkData.size() > 0, has(self.networkDataBase64) && self.networkDataBase64.size() > 0, has(self.networkDataSecretRef)].filter(x, x).size() <= 1",message="wants at most one of networkData, networkDataBase64 and networkDataSecretRef"
+// +kubebuilder:validation:XValidation:rule="has(self.secretRef) || has(self.networkDataSecretRef) || (has(self.userData) && self.userData.size() > 0) || (has(self.userDataBase64) && self.userDataBase64.size() > 0) || (has(self.networkData) && self.networkData.size() > 0) || (has(self.networkDataBase64) && self.networkDataBase64.size() > 0)",message="has no data"
 type CloudInitSource struct {
 	// +optional
 	UserData string `json:"userData,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Format=byte
 	UserDataBase64 string `json:"userDataBase64,omitempty"`
 	// UserDataSecretRef is a Secret with the key userdata.
 	// +optional
@@ -167,6 +198,7 @@ type CloudInitSource struct {
 	// +optional
 	NetworkData string `json:"networkData,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Format=byte
 	NetworkDataBase64 string `json:"networkDataBase64,omitempty"`
 	// NetworkDataSecretRef is a Secret with the key networkdata.
 	// +optional

@@ -19,6 +19,7 @@ var (
 	uuidForm    = regexp.MustCompile(`^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$`)
 	machineForm = regexp.MustCompile(`^(q35|pc-q35-[0-9]+\.[0-9]+)$`)
 	optionForm  = regexp.MustCompile(`^(x-[a-z0-9]+(-[a-z0-9]+)*|enable-migration)$`)
+	secretForm  = regexp.MustCompile(`^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)
 	wordForm    = regexp.MustCompile(`^[A-Za-z0-9][-_.A-Za-z0-9]{0,63}$`)
 )
 
@@ -70,6 +71,7 @@ func Validate(spec *v1alpha1.VirtualMachineInstanceSpec) error {
 	c.storage()
 	c.smallDevices()
 	c.bootOrders()
+	c.lifecycle()
 	return c.err
 }
 

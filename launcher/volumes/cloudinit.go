@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/kdomanski/iso9660"
@@ -28,6 +29,8 @@ type Identity struct {
 	// InstanceID changes with every new guest, and with it cloud-init runs again.
 	InstanceID string
 	Hostname   string
+	// Keys are SSH public keys, one line each, for the guest's default user.
+	Keys []string
 }
 
 // cloudFiles are the files of a seed by their path in the image, and the volume
@@ -46,13 +49,25 @@ func cloudFiles(src *v1alpha1.CloudInitSource, configDrive bool, id Identity, fi
 	if err != nil {
 		return "", nil, err
 	}
-	meta := map[string]string{"instance-id": id.InstanceID, "local-hostname": id.Hostname}
+	meta := map[string]any{"instance-id": id.InstanceID, "local-hostname": id.Hostname}
 	paths := [3]string{"meta-data", "user-data", "network-config"}
 	label = "cidata"
 	if configDrive {
-		meta = map[string]string{"uuid": id.InstanceID, "instance-id": id.InstanceID, "hostname": id.Hostname, "local-hostname": id.Hostname}
+		meta = map[string]any{"uuid": id.InstanceID, "instance-id": id.InstanceID, "hostname": id.Hostname, "local-hostname": id.Hostname}
 		paths = [3]string{"openstack/latest/meta_data.json", "openstack/latest/user_data", "openstack/latest/network_data.json"}
 		label = "config-2"
+	}
+	if len(id.Keys) > 0 {
+		// A list for NoCloud, OpenStack's map of name to key for the config drive.
+		meta["public-keys"] = id.Keys
+		if configDrive {
+			delete(meta, "public-keys")
+			keys := map[string]string{}
+			for i, k := range id.Keys {
+				keys[strconv.Itoa(i)] = k
+			}
+			meta["public_keys"] = keys
+		}
 	}
 	m, err := json.Marshal(meta) // JSON is YAML, which NoCloud wants
 	if err != nil {
@@ -106,6 +121,39 @@ func data(field, root string, forms []form, secret, key string) (string, error) 
 		return "", vmspec.Errorf(field, "the Secret %s has more than %d bytes in %s", secret, maxData, key)
 	}
 	return string(b), nil
+}
+
+// sshKeys are the public keys of the Secrets of accessCredentials that a kind of
+// cloud-init data carries: every value of a Secret may have several, one a line.
+func sshKeys(spec *v1alpha1.VirtualMachineInstanceSpec, configDrive bool, root string) ([]string, error) {
+	var keys []string
+	for i, a := range spec.AccessCredentials {
+		k := a.SSHPublicKey
+		if k == nil || (k.PropagationMethod.ConfigDrive != nil) != configDrive || k.Source.Secret == nil {
+			continue
+		}
+		field := fmt.Sprintf("spec.accessCredentials[%d].sshPublicKey.source.secret", i)
+		dir := filepath.Join(root, SecretsDir, k.Source.Secret.SecretName)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, vmspec.Errorf(field, "the Secret %s must be mounted at %s/%[1]s: %v", k.Source.Secret.SecretName, SecretsDir, err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".") {
+				continue // kubelet's own links
+			}
+			text, err := data(field, root, nil, k.Source.Secret.SecretName, e.Name())
+			if err != nil {
+				return nil, err
+			}
+			for _, line := range strings.Split(text, "\n") {
+				if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+					keys = append(keys, line)
+				}
+			}
+		}
+	}
+	return keys, nil
 }
 
 // writeISO makes an image with these files, readable by this user only.

@@ -43,9 +43,13 @@ func Prepare(ctx context.Context, spec *v1alpha1.VirtualMachineInstanceSpec, pla
 		case v.EmptyDisk != nil:
 			err = emptyDisk(p.Path, v.EmptyDisk.Capacity.Value())
 		case v.CloudInitNoCloud != nil:
-			err = cloudInit(v.CloudInitNoCloud, false, id, field+".cloudInitNoCloud", root, p.Path)
+			if id.Keys, err = sshKeys(spec, false, root); err == nil {
+				err = cloudInit(v.CloudInitNoCloud, false, id, field+".cloudInitNoCloud", root, p.Path)
+			}
 		case v.CloudInitConfigDrive != nil:
-			err = cloudInit(v.CloudInitConfigDrive, true, id, field+".cloudInitConfigDrive", root, p.Path)
+			if id.Keys, err = sshKeys(spec, true, root); err == nil {
+				err = cloudInit(v.CloudInitConfigDrive, true, id, field+".cloudInitConfigDrive", root, p.Path)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)

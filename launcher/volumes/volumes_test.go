@@ -130,6 +130,45 @@ func collect(t *testing.T, dir *iso9660.File, path string, into map[string]strin
 	}
 }
 
+// Keys of Secrets reach the metadata of the kind of seed that they are for.
+func TestSSHKeys(t *testing.T) {
+	root := t.TempDir()
+	write(t, root+"/secrets/team/alice", "ssh-ed25519 AAAA alice\n# a comment\nssh-ed25519 BBBB alice@home\n")
+	write(t, root+"/secrets/team/..data", "kubelet's")
+	write(t, root+"/secrets/ops/key", "ssh-ed25519 CCCC ops")
+	credential := func(secret string, m v1alpha1.SSHPublicKeyPropagationMethod) v1alpha1.AccessCredential {
+		return v1alpha1.AccessCredential{SSHPublicKey: &v1alpha1.SSHPublicKeyAccessCredential{
+			Source: v1alpha1.SSHPublicKeySource{Secret: &v1alpha1.AccessCredentialSecret{SecretName: secret}}, PropagationMethod: m,
+		}}
+	}
+	spec := &v1alpha1.VirtualMachineInstanceSpec{AccessCredentials: []v1alpha1.AccessCredential{
+		credential("team", v1alpha1.SSHPublicKeyPropagationMethod{NoCloud: &v1alpha1.SSHPublicKeyByCloudInit{}}),
+		credential("ops", v1alpha1.SSHPublicKeyPropagationMethod{ConfigDrive: &v1alpha1.SSHPublicKeyByCloudInit{}}),
+	}}
+	for _, tc := range []struct {
+		configDrive bool
+		file, want  string
+	}{
+		{false, "meta-data", `{"instance-id":"i","local-hostname":"h","public-keys":["ssh-ed25519 AAAA alice","ssh-ed25519 BBBB alice@home"]}`},
+		{true, "openstack/latest/meta_data.json", `{"hostname":"h","instance-id":"i","local-hostname":"h","public_keys":{"0":"ssh-ed25519 CCCC ops"},"uuid":"i"}`},
+	} {
+		keys, err := sshKeys(spec, tc.configDrive, root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, files, err := cloudFiles(&v1alpha1.CloudInitSource{UserData: "x"}, tc.configDrive, Identity{InstanceID: "i", Hostname: "h", Keys: keys}, "f", root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tc.want+"\n", files[tc.file]); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.file, diff)
+		}
+	}
+	if _, err := sshKeys(spec, false, t.TempDir()); err == nil || !strings.Contains(err.Error(), "/secrets/team") || !strings.Contains(err.Error(), "spec.accessCredentials[0]") {
+		t.Errorf("error %v does not name the mount and the field", err)
+	}
+}
+
 func TestSecretNotMounted(t *testing.T) {
 	_, _, err := cloudFiles(&v1alpha1.CloudInitSource{UserDataSecretRef: &corev1.LocalObjectReference{Name: "s"}}, false, Identity{}, "spec.volumes[0].cloudInitNoCloud", t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), "/secrets/s") || !strings.Contains(err.Error(), "spec.volumes[0].cloudInitNoCloud") {

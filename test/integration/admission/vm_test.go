@@ -75,11 +75,7 @@ func TestUnsupportedFieldsAreNamed(t *testing.T) {
 				o := make(t, good)
 				at := o.Object
 				for _, s := range steps[:len(steps)-1] {
-					if list, ok := strings.CutSuffix(s, "/items"); ok {
-						at = at[list].([]any)[0].(map[string]any)
-						continue
-					}
-					at = at[s].(map[string]any)
+					at = below(at, s)
 				}
 				leaf := steps[len(steps)-1]
 				if _, ok := at[leaf]; ok {
@@ -95,17 +91,56 @@ func TestUnsupportedFieldsAreNamed(t *testing.T) {
 	}
 }
 
+// below steps into a field, or a list's first element, and makes what is not there.
+func below(at map[string]any, step string) map[string]any {
+	list, isList := strings.CutSuffix(step, "/items")
+	if !isList {
+		m, ok := at[step].(map[string]any)
+		if !ok {
+			m = map[string]any{}
+			if step == "tcpSocket" || step == "httpGet" {
+				m["port"] = int64(22)
+			}
+			at[step] = m
+		}
+		return m
+	}
+	l, ok := at[list].([]any)
+	if !ok {
+		l = []any{map[string]any{}}
+		if list == "accessCredentials" {
+			l = []any{map[string]any{"sshPublicKey": map[string]any{
+				"source":            map[string]any{"secret": map[string]any{"secretName": "s"}},
+				"propagationMethod": map[string]any{"noCloud": map[string]any{}},
+			}}}
+		}
+		at[list] = l
+	}
+	return l[0].(map[string]any)
+}
+
 func TestMachineValidation(t *testing.T) {
 	c := client.WithFieldValidation(server.Admin, "Strict")
 	cases := map[string]struct {
 		change  func(o map[string]any)
 		message string
 	}{
-		"good":          {func(map[string]any) {}, ""},
-		"no strategy":   {func(o map[string]any) { delete(o, "runStrategy") }, "spec.runStrategy"},
-		"bad strategy":  {func(o map[string]any) { o["runStrategy"] = "Sometimes" }, "spec.runStrategy"},
-		"no template":   {func(o map[string]any) { delete(o, "template") }, "spec.template"},
-		"unknown field": {func(o map[string]any) { o["templat"] = map[string]any{} }, `unknown field "spec.templat"`},
+		"good":                {func(map[string]any) {}, ""},
+		"no strategy":         {func(o map[string]any) { delete(o, "runStrategy") }, "spec.runStrategy"},
+		"bad strategy":        {func(o map[string]any) { o["runStrategy"] = "Sometimes" }, "spec.runStrategy"},
+		"no template":         {func(o map[string]any) { delete(o, "template") }, "spec.template"},
+		"unknown field":       {func(o map[string]any) { o["templat"] = map[string]any{} }, `unknown field "spec.templat"`},
+		"QEMU option":         {func(o map[string]any) { options(o)["x-Foo"] = "1" }, "only options that start with x-"},
+		"QEMU option's value": {func(o map[string]any) { options(o)["x-foo"] = "a\nb" }, "only options that start with x-"},
+		"good QEMU option":    {func(o map[string]any) { options(o)["x-pci-vendor-id"] = "0x10de" }, ""},
+		"small empty disk": {func(o map[string]any) {
+			inner := o["template"].(map[string]any)["spec"].(map[string]any)
+			inner["volumes"].([]any)[0].(map[string]any)["emptyDisk"] = map[string]any{"capacity": "1Ki"}
+		}, "emptyDisk is 1Mi to 1Pi"},
+		"no memory": {func(o map[string]any) {
+			inner := o["template"].(map[string]any)["spec"].(map[string]any)
+			delete(inner["domain"].(map[string]any), "memory")
+		}, "memory.guest is not set: say how much memory"},
 		"bad alignment": {func(o map[string]any) { devices(o)["alignment"] = "required:rack" }, "alignment"},
 		"doubled device": {func(o map[string]any) {
 			devices(o)["gpus"] = append(devices(o)["gpus"].([]any), devices(o)["gpus"].([]any)[0])
@@ -127,6 +162,13 @@ func TestMachineValidation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// options are the QEMU options of the first host device.
+func options(spec map[string]any) map[string]any {
+	h := devices(spec)["hostDevices"].([]any)[0].(map[string]any)
+	h["qemuOptions"] = map[string]any{}
+	return h["qemuOptions"].(map[string]any)
 }
 
 func devices(spec map[string]any) map[string]any {
