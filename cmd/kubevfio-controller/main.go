@@ -55,5 +55,10 @@ func command() *cobra.Command {
 	f.BoolVar(&o.LeaderElection, "leader-elect", o.LeaderElection, "let one of several replicas act")
 	f.StringVar(&o.Namespace, "namespace", o.Namespace, "namespace of the leader's lease")
 	f.IntVar(&o.Workers, "workers", o.Workers, "objects of a kind to work on at the same time")
+	f.Float32Var(&o.QPS, "kube-api-qps", o.QPS, "requests per second to the API server")
+	f.IntVar(&o.Burst, "kube-api-burst", o.Burst, "requests to the API server in a burst")
+	f.IntVar(&o.WebhookPort, "webhook-port", o.WebhookPort, "port of the eviction webhook; 0 switches it off")
+	f.StringSliceVar(&o.WebhookNames, "webhook-names", nil, "further host names of the webhook, for a controller outside the cluster")
+	f.DurationVar(&o.EvictionPatience, "eviction-patience", o.EvictionPatience, "how long evictions of a guest's pod are put off at most while the guest is moved")
 	return cmd
 }

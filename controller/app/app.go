@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -11,16 +12,21 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/controller/eviction"
 	"github.com/kubevfio/kubevfio/controller/instance"
+	"github.com/kubevfio/kubevfio/controller/launchercall"
 	"github.com/kubevfio/kubevfio/controller/launcherpod"
 	"github.com/kubevfio/kubevfio/controller/machine"
 )
@@ -40,6 +46,20 @@ type Options struct {
 	Namespace      string
 	// Workers is how many objects of a kind are worked on at the same time.
 	Workers int
+	// QPS and Burst bound the requests to the API server.
+	QPS   float32
+	Burst int
+	// WebhookPort serves the eviction webhook; 0 switches it off. Its certificate
+	// is kept in Namespace.
+	WebhookPort int
+	// WebhookNames are further names by which the API server calls it, for a
+	// controller outside the cluster.
+	WebhookNames []string
+	// EvictionPatience is how long evictions of a guest's pod are put off at most
+	// while the guest is moved.
+	EvictionPatience time.Duration
+	// Launcher talks to standby launchers; by pods/exec when nil.
+	Launcher instance.Launcher
 	// SkipNameValidation lets several managers live in one process (tests).
 	SkipNameValidation bool
 }
@@ -53,6 +73,11 @@ func DefaultOptions() Options {
 		LeaderElection: true,
 		Namespace:      v1alpha1.SystemNamespace,
 		Workers:        8,
+		// Kubernetes' own controllers are given as much or more; priority and
+		// fairness in the API server bound all of them together.
+		QPS: 100, Burst: 200,
+		WebhookPort:      9443,
+		EvictionPatience: eviction.DefaultPatience,
 	}
 }
 
@@ -78,15 +103,26 @@ func New(cfg *rest.Config, o Options) (*Controller, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS, cfg.Burst = o.QPS, o.Burst
+	if o.Launcher == nil {
+		if o.Launcher, err = launchercall.New(cfg); err != nil {
+			return nil, err
+		}
+	}
 	selector, err := labels.Parse(launcherpod.LabelInstanceUID)
 	if err != nil {
 		return nil, err
 	}
+	serving := &servingCertificate{}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme,
 		// Only launcher pods: a cluster has many others.
 		Cache: cache.Options{
-			ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: {Label: selector}},
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Pod{}:  {Label: selector},
+				&corev1.Node{}: {Transform: lightNode},
+			},
 			DefaultTransform: cache.TransformStripManagedFields(),
 		},
 		// Metrics name people's machines: only for whom RBAC lets read /metrics.
@@ -99,26 +135,36 @@ func New(cfg *rest.Config, o Options) (*Controller, error) {
 		LeaderElectionID:              "kubevfio-controller",
 		LeaderElectionNamespace:       o.Namespace,
 		LeaderElectionReleaseOnCancel: true,
+		WebhookServer:                 webhook.NewServer(webhook.Options{Port: o.WebhookPort, TLSOpts: []func(*tls.Config){serving.use}}),
 		Controller:                    config.Controller{SkipNameValidation: &o.SkipNameValidation},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the manager: %w", err)
 	}
-	workers := max(o.Workers, 1)
 	recorder := mgr.GetEventRecorder("kubevfio-controller")
 	instances := &instance.Reconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: recorder, Pod: o.Pod, Now: time.Now,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: recorder, Pod: o.Pod, Launcher: o.Launcher, Now: time.Now,
 	}
 	machines := &machine.Reconciler{Client: mgr.GetClient(), Recorder: recorder, Now: time.Now}
 	if err := errors.Join(
-		instances.Setup(mgr, workers),
-		machines.Setup(mgr, workers),
+		instances.Setup(mgr, options(o)),
+		machines.Setup(mgr, options(o)),
+		evictions(mgr, cfg, serving, o),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("ping", healthz.Ping),
 	); err != nil {
 		return nil, err
 	}
 	return &Controller{manager: mgr}, nil
+}
+
+// options of a reconciler: what fails is tried again after 50 ms, and then ever
+// later up to a minute.
+func options(o Options) controller.Options {
+	return controller.Options{
+		MaxConcurrentReconciles: max(o.Workers, 1),
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](50*time.Millisecond, time.Minute),
+	}
 }
 
 // Run works until the context ends.

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
@@ -20,16 +19,23 @@ import (
 )
 
 // observe copies what the pod says into the status.
-func (r *Reconciler) observe(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, pod *corev1.Pod) (ctrl.Result, error) {
+func (r *Reconciler) observe(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, pod *corev1.Pod) error {
 	s := &vmi.Status
 	s.Attempt, s.PodName, s.PodUID, s.NodeName = attempt(vmi), pod.Name, pod.UID, pod.Spec.NodeName
 	r.condition(vmi, v1alpha1.ConditionPodCreated, metav1.ConditionTrue, "Created", "")
 	if err := r.devices(ctx, vmi, pod); err != nil {
-		return ctrl.Result{}, err
+		return err
 	}
 	s.Interfaces = interfaces(vmi, pod)
 	c := compute(pod)
 	switch {
+	case pod.Status.Phase == corev1.PodSucceeded && taken(pod, c):
+		// Its guest shut down in order, but nobody in it wanted that: for the run
+		// strategy it is a failure.
+		o := outcome(pod, c)
+		o.Reason, o.Message = takenBy(pod)
+		r.ended(vmi, v1alpha1.VMIFailed, o)
+		r.Recorder.Eventf(vmi, pod, corev1.EventTypeWarning, o.Reason, "Observe", "%s", o.Message)
 	case pod.Status.Phase == corev1.PodSucceeded:
 		r.ended(vmi, v1alpha1.VMISucceeded, outcome(pod, c))
 		r.Recorder.Eventf(vmi, pod, corev1.EventTypeNormal, "GuestEnded", "Observe", "the guest shut down: %s", s.Outcome.Message)
@@ -39,7 +45,7 @@ func (r *Reconciler) observe(ctx context.Context, vmi *v1alpha1.VirtualMachineIn
 	case !pod.DeletionTimestamp.IsZero():
 		// Somebody deleted the pod; what it ends with decides.
 		r.condition(vmi, v1alpha1.ConditionReady, metav1.ConditionFalse, "Stopping", "the pod is being deleted, the guest shuts down")
-	case c != nil && c.State.Running != nil && (c.Ready || s.Phase == v1alpha1.VMIRunning):
+	case c != nil && c.State.Running != nil && (guestStarted(pod, c) || s.Phase == v1alpha1.VMIRunning):
 		if s.Phase != v1alpha1.VMIRunning {
 			r.Recorder.Eventf(vmi, pod, corev1.EventTypeNormal, "GuestRunning", "Observe", "the guest runs on node %s", s.NodeName)
 		}
@@ -47,6 +53,7 @@ func (r *Reconciler) observe(ctx context.Context, vmi *v1alpha1.VirtualMachineIn
 		if s.RunningSince == nil {
 			s.RunningSince = s.PhaseSince
 		}
+		r.moved(vmi, pod)
 		if c.Ready {
 			r.condition(vmi, v1alpha1.ConditionReady, metav1.ConditionTrue, "GuestRunning", "")
 		} else {
@@ -64,7 +71,41 @@ func (r *Reconciler) observe(ctx context.Context, vmi *v1alpha1.VirtualMachineIn
 		}
 		r.phase(vmi, v1alpha1.VMIScheduling, reason, message)
 	}
-	return ctrl.Result{}, nil
+	return nil
+}
+
+// guestStarted tells whether the guest runs by the probes: by the startup probe
+// where the owner's own readiness probe is in the pod, else by readiness.
+func guestStarted(pod *corev1.Pod, c *corev1.ContainerStatus) bool {
+	for i := range pod.Spec.Containers {
+		if pod.Spec.Containers[i].Name == launcherpod.Container && pod.Spec.Containers[i].StartupProbe != nil {
+			return c.Started != nil && *c.Started
+		}
+	}
+	return c.Ready
+}
+
+// taken tells whether the guest of a pod that succeeded was shut down because
+// somebody deleted or evicted its pod: it ended after that was asked for.
+func taken(pod *corev1.Pod, c *corev1.ContainerStatus) bool {
+	if pod.DeletionTimestamp.IsZero() {
+		return false
+	}
+	asked := pod.DeletionTimestamp.Time
+	if s := pod.DeletionGracePeriodSeconds; s != nil {
+		asked = asked.Add(-time.Duration(*s) * time.Second)
+	}
+	return c == nil || c.State.Terminated == nil || !c.State.Terminated.FinishedAt.Time.Before(asked)
+}
+
+// takenBy says who took a pod away, as far as the pod tells.
+func takenBy(pod *corev1.Pod) (reason, message string) {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			return "Evicted", fmt.Sprintf("the pod was taken from node %s (%s): %s; the guest shut down", pod.Spec.NodeName, c.Reason, limit(c.Message))
+		}
+	}
+	return "PodDeleted", fmt.Sprintf("pod %s was deleted while the guest ran; the guest shut down", pod.Name)
 }
 
 func compute(pod *corev1.Pod) *corev1.ContainerStatus {

@@ -13,11 +13,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/api/vmspec"
@@ -39,6 +42,8 @@ type Reconciler struct {
 	Live     client.Reader
 	Recorder events.EventRecorder
 	Pod      launcherpod.Options
+	// Launcher talks to the launchers of standby pods.
+	Launcher Launcher
 	// Now is the clock.
 	Now func() time.Time
 }
@@ -65,7 +70,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 // Setup adds the reconciler to a manager.
-func (r *Reconciler) Setup(mgr ctrl.Manager, workers int) error {
+func (r *Reconciler) Setup(mgr ctrl.Manager, o controller.Options) error {
 	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.VirtualMachineInstance{}, byNode,
 		func(o client.Object) []string {
 			if vmi, ok := o.(*v1alpha1.VirtualMachineInstance); ok && vmi.Status.NodeName != "" {
@@ -80,14 +85,30 @@ func (r *Reconciler) Setup(mgr ctrl.Manager, workers int) error {
 		For(&v1alpha1.VirtualMachineInstance{}).
 		Owns(&corev1.Pod{}).
 		Watches(&v1alpha1.NodeInventory{}, handler.EnqueueRequestsFromMapFunc(r.onNode)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.onNode), builder.WithPredicates(cordoning())).
+		WithOptions(o).
 		Complete(r)
+}
+
+// cordoning lets pass what makes a node schedulable or unschedulable: nodes
+// report their own state every few minutes.
+func cordoning() predicate.Predicate {
+	off := func(o client.Object) bool {
+		n, ok := o.(*corev1.Node)
+		return ok && n.Spec.Unschedulable
+	}
+	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool { return off(e.Object) },
+		UpdateFunc: func(e event.UpdateEvent) bool { return off(e.ObjectOld) != off(e.ObjectNew) },
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
 }
 
 // byNode is the index of instances by status.nodeName.
 const byNode = "status.nodeName"
 
-// onNode are the instances on a node whose inventory changed.
+// onNode are the instances on a node whose inventory changed, or that was
+// cordoned or is in use again.
 func (r *Reconciler) onNode(ctx context.Context, o client.Object) []ctrl.Request {
 	var list v1alpha1.VirtualMachineInstanceList
 	if err := r.Client.List(ctx, &list, client.MatchingFields{byNode: o.GetName()}); err != nil {
@@ -117,7 +138,11 @@ func (r *Reconciler) step(ctx context.Context, vmi *v1alpha1.VirtualMachineInsta
 	}
 	switch vmi.Status.Phase {
 	case v1alpha1.VMISucceeded, v1alpha1.VMIFailed:
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, r.dropStandby(ctx, vmi)
+	}
+	if stepIs(vmi, v1alpha1.MoveStopping) {
+		// How the old pod ends is the move's own doing.
+		return r.move(ctx, vmi, pod)
 	}
 	if pod == nil {
 		if vmi.Status.PodUID != "" {
@@ -132,15 +157,44 @@ func (r *Reconciler) step(ctx context.Context, vmi *v1alpha1.VirtualMachineInsta
 	if refusal, ok := kubeletRefused(pod); ok {
 		return r.replace(vmi, pod, refusal)
 	}
-	return r.observe(ctx, vmi, pod)
+	if err := r.observe(ctx, vmi, pod); err != nil {
+		return ctrl.Result{}, err
+	}
+	if over(vmi) {
+		return ctrl.Result{}, r.dropStandby(ctx, vmi)
+	}
+	var released ctrl.Result
+	if c := compute(pod); vmi.Status.Phase == v1alpha1.VMIScheduled && c != nil && c.State.Running != nil && isStandby(pod) {
+		if released, err = r.release(ctx, vmi, pod); err != nil {
+			return released, err
+		}
+	}
+	moved, err := r.move(ctx, vmi, pod)
+	if err == nil {
+		err = r.dropStandby(ctx, vmi)
+	}
+	if moved.RequeueAfter == 0 {
+		moved = released
+	}
+	return moved, err
+}
+
+// over tells whether the instance has ended.
+func over(vmi *v1alpha1.VirtualMachineInstance) bool {
+	return vmi.Status.Phase == v1alpha1.VMISucceeded || vmi.Status.Phase == v1alpha1.VMIFailed
 }
 
 // currentPod is the pod of the current attempt, nil when there is none. A pod
 // that the cache does not have is looked for past the cache: guests are lost by
 // believing a cache that is late.
 func (r *Reconciler) currentPod(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance) (*corev1.Pod, error) {
-	key := client.ObjectKey{Namespace: vmi.Namespace, Name: launcherpod.Name(vmi, attempt(vmi))}
-	for _, reader := range []client.Reader{r.Client, r.Live} {
+	return r.podOf(ctx, vmi, attempt(vmi), r.Client, r.Live)
+}
+
+// podOf is the pod of an attempt as the first of the readers that has it says.
+func (r *Reconciler) podOf(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, attempt int32, readers ...client.Reader) (*corev1.Pod, error) {
+	key := client.ObjectKey{Namespace: vmi.Namespace, Name: launcherpod.Name(vmi, attempt)}
+	for _, reader := range readers {
 		var pod corev1.Pod
 		switch err := reader.Get(ctx, key, &pod); {
 		case apierrors.IsNotFound(err):
@@ -216,6 +270,8 @@ func (r *Reconciler) create(ctx context.Context, vmi *v1alpha1.VirtualMachineIns
 	case apierrors.IsAlreadyExists(err):
 		// The cache did not have it yet.
 		return ctrl.Result{RequeueAfter: 100 * time.Millisecond}, nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return ctrl.Result{}, nil // the instance is about to be deleted, too
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
 		// A quota, Pod Security or another policy: may change without us.
 		r.condition(vmi, v1alpha1.ConditionPodCreated, metav1.ConditionFalse, "PodRefused", err.Error())
@@ -268,6 +324,14 @@ func (r *Reconciler) finish(ctx context.Context, vmi *v1alpha1.VirtualMachineIns
 		r.condition(vmi, v1alpha1.ConditionReady, metav1.ConditionFalse, "Deleting", "the guest is shutting down")
 		return ctrl.Result{}, nil
 	}
+	// The last look is past the cache: a pod that it does not have yet would
+	// outlive its object.
+	if pods, err = r.podsOf(ctx, vmi, r.Live); err != nil {
+		return ctrl.Result{}, err
+	}
+	if len(pods) > 0 {
+		return ctrl.Result{RequeueAfter: 100 * time.Millisecond}, nil
+	}
 	if controllerutil.RemoveFinalizer(vmi, Finalizer) {
 		log.FromContext(ctx).V(2).Info("pod is gone, instance ends")
 		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Update(ctx, vmi))
@@ -277,8 +341,12 @@ func (r *Reconciler) finish(ctx context.Context, vmi *v1alpha1.VirtualMachineIns
 
 // ownPods are all pods of the instance that the cache knows, of every attempt.
 func (r *Reconciler) ownPods(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance) ([]corev1.Pod, error) {
+	return r.podsOf(ctx, vmi, r.Client)
+}
+
+func (r *Reconciler) podsOf(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, reader client.Reader) ([]corev1.Pod, error) {
 	var pods corev1.PodList
-	if err := r.Client.List(ctx, &pods, client.InNamespace(vmi.Namespace),
+	if err := reader.List(ctx, &pods, client.InNamespace(vmi.Namespace),
 		client.MatchingLabels{launcherpod.LabelInstanceUID: string(vmi.UID)}); err != nil {
 		return nil, fmt.Errorf("list the instance's pods: %w", err)
 	}
@@ -325,6 +393,7 @@ func (r *Reconciler) ended(vmi *v1alpha1.VirtualMachineInstance, p v1alpha1.Virt
 		o.FinishedAt = &metav1.Time{Time: r.Now()}
 	}
 	vmi.Status.Outcome = &o
+	r.cancelMove(vmi, "the guest ended")
 	r.phase(vmi, p, o.Reason, o.Message)
 }
 

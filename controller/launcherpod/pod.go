@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
 	"github.com/kubevfio/kubevfio/api/overhead"
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/api/vmspec"
@@ -94,6 +95,9 @@ type Situation struct {
 	Avoid []string
 	// BlockClaims are the claims of [Claims] whose volume mode is Block.
 	BlockClaims map[string]bool
+	// Standby makes the launcher hold its devices and wait for a release before
+	// it starts the guest.
+	Standby bool
 }
 
 // Claims are the names of the claims that a spec's volumes use.
@@ -162,14 +166,6 @@ func Build(vmi *v1alpha1.VirtualMachineInstance, now Situation, o Options) (*cor
 				ImagePullPolicy:          o.PullPolicy,
 				TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 				Resources:                resources,
-				// Ready means that the guest runs. A launcher that does not answer is
-				// never killed by a probe: its PID 1 restarts what died.
-				ReadinessProbe: &corev1.Probe{
-					ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{LauncherPath, "probe", "ready"}}},
-					PeriodSeconds:    5,
-					TimeoutSeconds:   10,
-					FailureThreshold: 3,
-				},
 				SecurityContext: &corev1.SecurityContext{
 					AllowPrivilegeEscalation: &no,
 					ReadOnlyRootFilesystem:   &yes,
@@ -177,6 +173,10 @@ func Build(vmi *v1alpha1.VirtualMachineInstance, now Situation, o Options) (*cor
 				},
 			}},
 		},
+	}
+	addProbes(&pod.Spec.Containers[0], spec)
+	if now.Standby {
+		pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: launcherrpcv1.EnvStandby, Value: "true"}}
 	}
 	if pod.Spec.SchedulerName == "" {
 		pod.Spec.SchedulerName = v1alpha1.SchedulerName

@@ -46,10 +46,11 @@ domain:
     hostDevices: [{name: h0, deviceName: example.com/gpu}]
     interfaces:
     - {name: vf, sriov: {deviceName: example.com/vf}}
-    - {name: default, passt: {}}
+    - {name: default, passt: {}, ports: [{port: 22}]}
 networks:
 - {name: default, pod: {}}
 terminationGracePeriodSeconds: 20
+readinessProbe: {tcpSocket: {port: 22}, initialDelaySeconds: 3}
 nodeSelector: {zone: a}
 `
 
@@ -90,6 +91,10 @@ volumes:
 - {name: scratch, emptyDisk: {capacity: 1Gi}}
 - {name: init, cloudInitNoCloud: {secretRef: {name: init-data}, networkDataSecretRef: {name: init-data}}}
 - {name: config, configMap: {name: settings}}
+accessCredentials:
+- sshPublicKey: {source: {secret: {secretName: init-data}}, propagationMethod: {noCloud: {}}}
+- sshPublicKey: {source: {secret: {secretName: keys}}, propagationMethod: {noCloud: {}}}
+evictionStrategy: None
 `
 
 func TestBuildGolden(t *testing.T) {

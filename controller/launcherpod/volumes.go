@@ -13,8 +13,9 @@ import (
 
 // mounts collects a pod's volumes and their places in the launcher's container.
 type mounts struct {
-	pod *corev1.PodSpec
-	n   int
+	pod     *corev1.PodSpec
+	n       int
+	secrets map[string]bool
 }
 
 func (m *mounts) add(name, at string, readOnly bool, source corev1.VolumeSource) {
@@ -34,6 +35,14 @@ func (m *mounts) next() string {
 	return fmt.Sprintf("guest-%d", m.n-1)
 }
 
+// secret adds a Secret that cloud-init data comes from, once.
+func (m *mounts) secret(name string) {
+	if !m.secrets[name] {
+		m.secrets[name] = true
+		m.guest(path.Join(v1alpha1.SecretsDir, name), true, corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name}})
+	}
+}
+
 // image adds an OCI image and the Secret to pull it with.
 func (m *mounts) image(name, at, reference string, policy corev1.PullPolicy, secret string) {
 	m.add(name, at, true, corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: reference, PullPolicy: policy}})
@@ -44,7 +53,7 @@ func (m *mounts) image(name, at, reference string, policy corev1.PullPolicy, sec
 }
 
 func addVolumes(p *corev1.PodSpec, spec *v1alpha1.VirtualMachineInstanceSpec, block map[string]bool) {
-	m := &mounts{pod: p}
+	m := &mounts{pod: p, secrets: map[string]bool{}}
 	field := func(file, fieldPath string) corev1.DownwardAPIVolumeFile {
 		return corev1.DownwardAPIVolumeFile{Path: path.Base(file), FieldRef: &corev1.ObjectFieldSelector{FieldPath: fieldPath}}
 	}
@@ -61,7 +70,6 @@ func addVolumes(p *corev1.PodSpec, spec *v1alpha1.VirtualMachineInstanceSpec, bl
 	if c := kernelContainer(spec); c != nil {
 		m.image("kernel", KernelDir, c.Image, c.ImagePullPolicy, c.ImagePullSecret)
 	}
-	secrets := map[string]bool{}
 	for i := range spec.Volumes {
 		v := &spec.Volumes[i]
 		at := path.Join(v1alpha1.VolumesDir, v.Name)
@@ -90,10 +98,12 @@ func addVolumes(p *corev1.PodSpec, spec *v1alpha1.VirtualMachineInstanceSpec, bl
 			m.guest(at, false, corev1.VolumeSource{EmptyDir: v.EmptyDir})
 		}
 		for _, s := range cloudInitSecrets(v) {
-			if !secrets[s] {
-				secrets[s] = true
-				m.guest(path.Join(v1alpha1.SecretsDir, s), true, corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: s}})
-			}
+			m.secret(s)
+		}
+	}
+	for _, a := range spec.AccessCredentials {
+		if k := a.SSHPublicKey; k != nil && k.Source.Secret != nil {
+			m.secret(k.Source.Secret.SecretName)
 		}
 	}
 }
@@ -138,6 +148,7 @@ func launcherSpec(vmi *v1alpha1.VirtualMachineInstance, spec *v1alpha1.VirtualMa
 	s := spec.DeepCopy()
 	s.NodeSelector, s.Affinity, s.Tolerations, s.TopologySpreadConstraints = nil, nil, nil, nil
 	s.SchedulerName, s.PriorityClassName = "", ""
+	s.EvictionStrategy, s.ReadinessProbe, s.LivenessProbe = "", nil, nil
 	if s.Hostname == "" {
 		s.Hostname = vmi.Name
 	}

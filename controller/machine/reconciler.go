@@ -45,12 +45,12 @@ type Reconciler struct {
 }
 
 // Setup adds the reconciler to a manager.
-func (r *Reconciler) Setup(mgr ctrl.Manager, workers int) error {
+func (r *Reconciler) Setup(mgr ctrl.Manager, o controller.Options) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("machine").
 		For(&v1alpha1.VirtualMachine{}).
 		Owns(&v1alpha1.VirtualMachineInstance{}).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		WithOptions(o).
 		Complete(r)
 }
 
@@ -272,6 +272,8 @@ func (r *Reconciler) start(ctx context.Context, vm *v1alpha1.VirtualMachine) (ct
 	switch err := r.Client.Create(ctx, vmi); {
 	case apierrors.IsAlreadyExists(err):
 		return ctrl.Result{RequeueAfter: 100 * time.Millisecond}, nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return ctrl.Result{}, nil // the machine is about to be deleted, too
 	case err != nil:
 		return ctrl.Result{}, fmt.Errorf("create the instance: %w", err)
 	}

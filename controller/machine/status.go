@@ -53,6 +53,9 @@ func printable(vm *v1alpha1.VirtualMachine, vmi *v1alpha1.VirtualMachineInstance
 		if meta.IsStatusConditionTrue(vmi.Status.Conditions, v1alpha1.ConditionPaused) {
 			return v1alpha1.VMPaused
 		}
+		if moving(vmi) {
+			return v1alpha1.VMMigrating
+		}
 		return v1alpha1.VMRunning
 	case v1alpha1.VMISucceeded:
 		return v1alpha1.VMStopped
@@ -62,6 +65,9 @@ func printable(vm *v1alpha1.VirtualMachine, vmi *v1alpha1.VirtualMachineInstance
 		}
 		return v1alpha1.VMStopped
 	}
+	if moving(vmi) {
+		return v1alpha1.VMMigrating
+	}
 	switch vmi.Status.Reason {
 	case "Unschedulable":
 		return v1alpha1.VMUnschedulable
@@ -69,6 +75,12 @@ func printable(vm *v1alpha1.VirtualMachine, vmi *v1alpha1.VirtualMachineInstance
 		return vmi.Status.Reason
 	}
 	return v1alpha1.VMStarting
+}
+
+// moving tells whether the guest is between two nodes.
+func moving(vmi *v1alpha1.VirtualMachineInstance) bool {
+	m := vmi.Status.Move
+	return m != nil && (m.Step == v1alpha1.MoveStopping || m.Step == v1alpha1.MoveStarting)
 }
 
 // failing is the word for a machine that cannot be started.

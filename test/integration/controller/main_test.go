@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/controller/app"
 	"github.com/kubevfio/kubevfio/controller/launcherpod"
@@ -26,10 +27,16 @@ import (
 	"github.com/kubevfio/kubevfio/topology"
 )
 
-const node = "node-a"
+const node, otherNode = "node-a", "node-b"
 
 // server is shared by all tests of the package: it takes seconds to start.
 var server *apiserver.Server
+
+// stop ends the controller; tests that restart it replace it.
+var stop func()
+
+// launchers answers for the launchers that are not there.
+var launchers = &fakeLaunchers{phase: map[string]launcherrpcv1.Phase{}}
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -56,12 +63,15 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	stop, err := startController(ctx)
-	if err != nil {
+	if err := server.Admin.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: otherNode}}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer stop()
+	if stop, err = startController(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { stop() }()
 	return m.Run()
 }
 
@@ -75,6 +85,7 @@ func startController(ctx context.Context) (stop func(), err error) {
 	}
 	o := app.DefaultOptions()
 	o.MetricsAddress, o.HealthAddress, o.LeaderElection, o.SkipNameValidation = "0", "0", false, true
+	o.WebhookPort, o.WebhookNames, o.EvictionPatience, o.Launcher = webhookPort, []string{"localhost"}, 20*time.Second, launchers
 	c, err := app.New(cfg, o)
 	if err != nil {
 		return nil, err
@@ -222,6 +233,11 @@ var assigned = map[string][]string{
 
 // bind plays the scheduler.
 func bind(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	bindTo(t, pod, node)
+}
+
+func bindTo(t *testing.T, pod *corev1.Pod, node string) {
 	t.Helper()
 	a := v1alpha1.Assignment{
 		Version: v1alpha1.AssignmentVersion, PodUID: string(pod.UID), Node: node, Alignment: "numa",

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -161,7 +162,7 @@ func TestRestartRequired(t *testing.T) {
 func TestForeignInstance(t *testing.T) {
 	ns := newNamespace(t)
 	foreign := &v1alpha1.VirtualMachineInstance{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "vm"}}
-	foreign.Spec.Domain.CPU = &v1alpha1.CPU{Cores: 1}
+	foreign.Spec.Domain.Memory = &v1alpha1.Memory{Guest: new(resource.MustParse("256Mi"))}
 	if err := server.Admin.Create(t.Context(), foreign); err != nil {
 		t.Fatal(err)
 	}
