@@ -2,8 +2,6 @@ package explain
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -113,6 +111,8 @@ func cause(f Facts, r *Report) (why, next string, ok bool) {
 		return withoutInstance(f.VM)
 	case f.VMI != nil && f.Pod == nil && f.VMI.Status.Outcome != nil:
 		return outcome(f.VMI.Status.Outcome)
+	case f.Pod == nil && f.VMI != nil && len(f.VMI.Status.Refusals) > 0:
+		return refusals(f.VMI) + "; another pod is made", refusedNext(f.VMI.Status.Refusals[0].Reason), false
 	case f.Pod == nil && f.VMI != nil:
 		if m := f.VMI.Status.Message; m != "" {
 			return fmt.Sprintf("there is no pod: %s: %s", f.VMI.Status.Reason, m), "see the reason; the controller tries again", false
@@ -125,9 +125,12 @@ func cause(f Facts, r *Report) (why, next string, ok bool) {
 	node := f.Nodes[pod.Spec.NodeName]
 	switch {
 	case pod.Status.Phase == corev1.PodFailed && r.Launcher == nil:
-		return fmt.Sprintf("kubelet of node %s refused the pod: %s: %s", pod.Spec.NodeName, pod.Status.Reason, pod.Status.Message), refusedNext(pod.Status.Reason), false
+		return fmt.Sprintf("kubelet of node %s refused the pod: %s: %s", pod.Spec.NodeName, pod.Status.Reason, oneLine(pod.Status.Message)), refusedNext(pod.Status.Reason), false
 	case r.Launcher != nil:
 		return outcome(r.Launcher)
+	case pod.Spec.NodeName == "" && f.VMI != nil && len(f.VMI.Status.Refusals) > 0:
+		why, _, _ := unscheduled(f, r)
+		return refusals(f.VMI) + "; elsewhere: " + why, refusedNext(f.VMI.Status.Refusals[0].Reason), false
 	case pod.Spec.NodeName == "":
 		return unscheduled(f, r)
 	case node != nil && !nodeReady(node):
@@ -146,6 +149,9 @@ func cause(f Facts, r *Report) (why, next string, ok bool) {
 					"move the guest: delete the pod, the scheduler leaves the device out", false
 			}
 		}
+	}
+	if m := moveOf(f.VMI); m != nil {
+		return fmt.Sprintf("the guest is being moved away from node %s (%s): %s", m.From, m.Step, m.Message), "wait; kubectl uncordon " + m.From + " cancels a move that is being prepared", false
 	}
 	for _, c := range pod.Status.ContainerStatuses {
 		if c.Name == launcherpod.Container && c.State.Running != nil {
@@ -190,7 +196,7 @@ func outcome(o *v1alpha1.LauncherOutcome) (why, next string, ok bool) {
 	if o.Address != "" {
 		where += " (device " + o.Address + ")"
 	}
-	text := func(s string) string { return fmt.Sprintf("%s%s: %s", s, where, o.Message) }
+	text := func(s string) string { return fmt.Sprintf("%s%s: %s", s, where, oneLine(o.Message)) }
 	switch o.Reason {
 	case launcherrpcv1.ReasonGuestShutdown, launcherrpcv1.ReasonStopped:
 		return "the guest shut down by itself or on request: " + o.Message, "start it again if it should run", true
@@ -216,6 +222,8 @@ func outcome(o *v1alpha1.LauncherOutcome) (why, next string, ok bool) {
 		return text("the guest's kernel panicked"), "kubectl logs the pod: the guest's console", false
 	case launcherrpcv1.ReasonQEMUDied:
 		return text("QEMU died while the guest ran"), "kubectl logs the pod", false
+	case "Evicted":
+		return text("the pod was evicted"), "see why the node was emptied: kubectl describe node", false
 	case "PodDeleted":
 		return text("the pod was deleted under the guest"), "look for who deletes pods: drain, eviction, people", false
 	}
@@ -232,47 +240,6 @@ func refusedNext(reason string) string {
 	return "a VirtualMachine is retried on another node, a plain pod must be made again"
 }
 
-func unscheduled(f Facts, r *Report) (why, next string, ok bool) {
-	said := ""
-	for _, c := range f.Pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			said = c.Message
-		}
-	}
-	for _, res := range slices.Sorted(maps.Keys(r.Asked)) {
-		if strings.HasPrefix(res, v1alpha1.SlotPrefix) {
-			continue
-		}
-		offered, ready, free, most := 0, 0, 0, 0
-		reasons := []string{}
-		for _, n := range r.Nodes {
-			u := n.Units[res]
-			offered, ready, free, most = offered+u.Total, ready+u.Ready, free+u.Free, max(most, u.Free)
-			for _, address := range slices.Sorted(maps.Keys(u.NotReady)) {
-				reasons = append(reasons, fmt.Sprintf("%s on %s: %s", address, n.Node, u.NotReady[address]))
-			}
-		}
-		switch want := int(r.Asked[res]); {
-		case offered == 0:
-			return fmt.Sprintf("no node offers %s", res), "make a DevicePool for it, or correct the name: kubectl get devicepools", false
-		case ready == 0:
-			return fmt.Sprintf("no unit of %s is ready: %s", res, strings.Join(reasons, "; ")), "kubectl describe devicepools", false
-		case most < want && len(reasons) > 0:
-			return fmt.Sprintf("needs %d %s, no node has more than %d free; not ready: %s", want, res, most, strings.Join(reasons, "; ")), "repair these devices or ask for less", false
-		case most < want:
-			return fmt.Sprintf("needs %d %s, no node has more than %d free (%d free of %d in the cluster)", want, res, most, free, offered),
-				"ask for less, or free some: kubectl vfio devices", false
-		}
-	}
-	if said == "" {
-		return "the scheduler has not looked at the pod", fmt.Sprintf("is there a scheduler %q? kubectl -n %s get pods", f.Pod.Spec.SchedulerName, v1alpha1.SystemNamespace), false
-	}
-	if r.Alignment != "" && strings.HasPrefix(r.Alignment, "required:") && strings.Contains(said, "align") {
-		return fmt.Sprintf("no node can give the devices with alignment %s: %s", r.Alignment, said), "use preferred:…, or free devices that are near each other: kubectl vfio topology node NAME", false
-	}
-	return "no node fits: " + said, "see what each node lacks below", false
-}
-
 // container finds why a scheduled pod's container does not run.
 func container(f Facts, pod *corev1.Pod) (why, next string, found bool) {
 	for _, c := range pod.Status.ContainerStatuses {
@@ -282,20 +249,20 @@ func container(f Facts, pod *corev1.Pod) (why, next string, found bool) {
 		}
 		switch w.Reason {
 		case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName":
-			return fmt.Sprintf("image %s cannot be had on node %s: %s", c.Image, pod.Spec.NodeName, w.Message), "check the image's name and the node's access to its registry", true
+			return fmt.Sprintf("image %s cannot be had on node %s: %s", imageOf(w.Message, c.Image), pod.Spec.NodeName, oneLine(w.Message)), "check the image's name and the node's access to its registry", true
 		case "CreateContainerError", "CreateContainerConfigError", "RunContainerError":
 			next := "kubectl describe pod " + pod.Name
 			if strings.Contains(w.Message, "seccomp") {
 				next = "the agent installs the seccomp profile: is it running on the node?"
 			}
-			return fmt.Sprintf("the container cannot be made on node %s: %s", pod.Spec.NodeName, w.Message), next, true
+			return fmt.Sprintf("the container cannot be made on node %s: %s", pod.Spec.NodeName, oneLine(w.Message)), next, true
 		}
 	}
 	for i := len(f.Events) - 1; i >= 0; i-- {
 		switch e := f.Events[i]; e.Reason {
 		case "FailedMount", "FailedPreStartHook", "FailedCreatePodSandBox":
 			if pod.Status.Phase == corev1.PodPending {
-				return fmt.Sprintf("node %s: %s: %s", pod.Spec.NodeName, e.Reason, e.Message), "kubectl describe pod " + pod.Name, true
+				return fmt.Sprintf("node %s: %s: %s", pod.Spec.NodeName, e.Reason, oneLine(e.Message)), "kubectl describe pod " + pod.Name, true
 			}
 		}
 	}

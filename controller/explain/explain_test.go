@@ -82,14 +82,50 @@ func TestCauses(t *testing.T) {
 		}, []string{"needs 2 kubevfio.io/igb-vf", "more than 1 free"}, false},
 		"wrong alignment": {func(w *world) {
 			w.pod.Annotations[v1alpha1.AlignmentAnnotation] = "required:switch"
-			w.unschedulable("0/1 nodes are available: node-a: no set is aligned within switch")
-		}, []string{"alignment required:switch"}, false},
+			w.unschedulable("0/1 nodes are available: 1 needs 2 kubevfio.io/igb-vf, the node has 2 kubevfio.io/igb-vf free but not behind one PCIe switch (required: switch).")
+		}, []string{"alignment required:switch", "not behind one PCIe switch"}, false},
 		"group not viable": {func(w *world) {
 			w.ended(65, "Error", `{"exitCode":65,"reason":"DeviceNotViable","message":"group 12 is not viable: 0000:82:10.4 is bound to igbvf","address":"0000:82:10.0"}`)
 		}, []string{"cannot be passed through", "0000:82:10.0", "0000:82:10.4"}, false},
 		"no huge pages on the NUMA node": {func(w *world) {
 			w.ended(67, "Error", `{"exitCode":67,"reason":"HostCannotHold","message":"NUMA node 1 has 0 free pages of 1Gi, the guest needs 4"}`)
 		}, []string{"node cannot hold the guest", "NUMA node 1"}, false},
+		"no huge pages by the scheduler": {func(w *world) {
+			w.unschedulable("0/1 nodes are available: 1 needs 2 kubevfio.io/igb-vf, the node has them free but its kubelet would refuse: no NUMA nodes have 4096 MiB of hugepages-1Gi free together.")
+		}, []string{"huge pages", "NUMA", "4096 MiB of hugepages-1Gi"}, false},
+		"node not ready before": {func(w *world) {
+			w.node.Status.Conditions[0].Status = corev1.ConditionFalse
+			w.unschedulable("0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }.")
+		}, []string{"node node-a is not ready"}, false},
+		"node cordoned": {func(w *world) {
+			w.node.Spec.Unschedulable = true
+			w.unschedulable("0/1 nodes are available: 1 node(s) were unschedulable.")
+		}, []string{"node node-a is cordoned"}, false},
+		"refused, and no other node": {func(w *world) {
+			w.refused()
+			w.unschedulable("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.")
+		}, []string{"kubelet of node node-a refused the pod 2 times", "TopologyAffinityError", "elsewhere: no node fits"}, false},
+		"refused, the next pod is not there": {func(w *world) {
+			w.refused()
+			w.f.Pod = nil
+		}, []string{"kubelet of node node-a refused the pod 2 times"}, false},
+		"being moved": {func(w *world) {
+			w.bound()
+			w.pod.Status.Phase = corev1.PodRunning
+			w.pod.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+			w.f.VMI = &v1alpha1.VirtualMachineInstance{}
+			w.f.VMI.Status.Move = &v1alpha1.MoveStatus{Step: v1alpha1.MovePreparing, From: "node-a", Message: "no node fits yet"}
+		}, []string{"moved away from node node-a", "no node fits yet"}, false},
+		"guest image missing": {func(w *world) {
+			w.bound()
+			w.pod.Status.ContainerStatuses[0].Image = "example.com/launcher:1"
+			w.waiting("ImagePullBackOff", "Back-off pulling image \"example.com/guest:9\": ErrImagePull: not found")
+		}, []string{"image example.com/guest:9 cannot be had"}, false},
+		"evicted": {func(w *world) {
+			w.f.Pod = nil
+			w.f.VMI = &v1alpha1.VirtualMachineInstance{}
+			w.f.VMI.Status.Outcome = &v1alpha1.LauncherOutcome{Reason: "Evicted", Message: "the pod was taken from node node-a"}
+		}, []string{"was evicted", "node-a"}, false},
 		"kubelet refused": {func(w *world) {
 			w.bound()
 			w.pod.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: "TopologyAffinityError", Message: "Resources cannot be allocated with Topology locality"}
@@ -153,6 +189,13 @@ func TestCauses(t *testing.T) {
 			}
 		})
 	}
+}
+
+func (w *world) refused() {
+	w.f.VMI = &v1alpha1.VirtualMachineInstance{}
+	w.f.VMI.Status.Refusals = []v1alpha1.NodeRefusal{{
+		Node: "node-a", Reason: "TopologyAffinityError", Message: "Resources cannot be allocated with Topology locality", Count: 2,
+	}}
 }
 
 func (w *world) waiting(reason, message string) {

@@ -12,6 +12,8 @@ import (
 	"github.com/kubevfio/kubevfio/controller/instance"
 )
 
+const notReadyText, cordonedText = "is not ready", "is cordoned"
+
 // asked are the extended resources of all containers of a pod.
 func asked(pod *corev1.Pod) map[string]int64 {
 	sum := map[string]int64{}
@@ -69,10 +71,10 @@ func nodes(f Facts, asked map[string]int64) []NodeFacts {
 		n := NodeFacts{Node: name, Units: map[string]Units{}}
 		node, inv := f.Nodes[name], f.Inventories[name]
 		if !nodeReady(node) {
-			n.Lacks = append(n.Lacks, "is not ready")
+			n.Lacks = append(n.Lacks, notReadyText)
 		}
 		if node.Spec.Unschedulable {
-			n.Lacks = append(n.Lacks, "is cordoned")
+			n.Lacks = append(n.Lacks, cordonedText)
 		}
 		if inv == nil {
 			n.Lacks = append(n.Lacks, "has no inventory: the agent does not run there")
