@@ -46,6 +46,10 @@ e2e: prerequisites ## End-to-end tests: one lab boot, real kubelet, libvirt and 
 
 ##@ Longer checks
 
+.PHONY: e2e-machines
+e2e-machines: prerequisites ## VirtualMachine objects in the lab with two nodes: life, drain, controller killed, deletions
+	@CGO_ENABLED=0 go test -count=1 -v -timeout=40m ./test/e2e/machines
+
 .PHONY: bench
 bench: ## Go benchmarks of the parts, readable by benchstat
 	@CGO_ENABLED=0 go test -run='^$$' -bench=. -benchmem -count=$(or $(COUNT),1) ./topology/... ./host/... ./plugins/... ./deviceplugin/... ./launcher/...
@@ -53,6 +57,10 @@ bench: ## Go benchmarks of the parts, readable by benchstat
 .PHONY: bench-scheduler
 bench-scheduler: ## Scheduler throughput and latency ratios: out/bench/scheduler.json
 	@CGO_ENABLED=0 go run ./test/bench/scheduler -o out/bench/scheduler.json
+
+.PHONY: bench-controller
+bench-controller: ## 500 machines at once against a real API server: out/bench/controller.json
+	@CGO_ENABLED=0 go run ./test/bench/controller -o out/bench/controller.json
 
 .PHONY: fuzz
 fuzz: ## Every fuzz test for FUZZTIME (default 30s)
