@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -14,51 +13,73 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
-	"github.com/kubevfio/kubevfio/controller/explain"
+	"github.com/kubevfio/kubevfio/controller/hardware"
 )
 
-// unit is one line of `devices`.
-type unit struct {
-	Node     string   `json:"node"`
-	Address  string   `json:"address"`
-	Members  []string `json:"members,omitempty"`
-	Resource string   `json:"resource,omitempty"`
-	// State is Free, Held, NotReady or NotOffered.
-	State   string `json:"state"`
-	Holder  string `json:"holder,omitempty"`
-	NUMA    *int32 `json:"numaNode,omitempty"`
-	Root    string `json:"root,omitempty"`
-	Product string `json:"product,omitempty"`
-	Problem string `json:"problem,omitempty"`
-}
-
 func (s *session) devices() *cobra.Command {
-	var node string
+	var node, resource string
+	var problems, free bool
 	c := &cobra.Command{
 		Use:   "devices",
-		Short: "List every unit of the cluster: where, what, how it is, who holds it",
-		Args:  cobra.NoArgs,
+		Short: "List every unit of the cluster: where, what, its state and health, who holds it",
+		Example: `  kubectl vfio devices
+  kubectl vfio devices --node gpu-01 --free
+  kubectl vfio devices --problems
+  kubectl vfio devices -o json | jq '[.[] | select(.state == "Held")] | length'`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := s.cluster()
 			if err != nil {
 				return err
 			}
-			units, err := cl.units(cmd.Context(), node)
+			inventories, err := cl.inventories(cmd.Context(), node)
 			if err != nil {
 				return err
 			}
+			held, partial, err := cl.holders(cmd.Context())
+			if err != nil {
+				return err
+			}
+			units := []hardware.Unit{}
+			for i := range inventories {
+				units = append(units, hardware.Units(&inventories[i], held)...)
+			}
+			units = slices.DeleteFunc(units, func(u hardware.Unit) bool {
+				return resource != "" && u.Resource != resource || problems && u.Healthy || free && u.State != hardware.Free
+			})
+			s.note(partial)
 			if s.output == "json" {
 				return s.json(units)
 			}
-			rows := [][]string{{"NODE", "ADDRESS", "RESOURCE", "STATE", "HOLDER", "NUMA", "ROOT", "PRODUCT", "PROBLEM"}}
-			for _, u := range units {
-				rows = append(rows, []string{u.Node, u.Address, cmp.Or(u.Resource, "-"), u.State, cmp.Or(u.Holder, "-"), numa(u.NUMA), u.Root, u.Product, u.Problem})
+			if len(units) == 0 {
+				_, err := fmt.Fprintln(s.err, "no such device; nodes publish only units that a DevicePool selects: kubectl get devicepools,nodeinventories")
+				return err
 			}
-			return s.table(rows)
+			return s.table(deviceRows(units))
 		},
 	}
 	c.Flags().StringVar(&node, "node", "", "only this node")
+	c.Flags().StringVar(&resource, "resource", "", "only units of this resource")
+	c.Flags().BoolVar(&problems, "problems", false, "only units that are not healthy")
+	c.Flags().BoolVar(&free, "free", false, "only units that can be had now")
 	return c
+}
+
+func deviceRows(units []hardware.Unit) [][]string {
+	rows := [][]string{{"NODE", "ADDRESS", "RESOURCE", "STATE", "HEALTH", "HOLDER", "NUMA", "ROOT", "PRODUCT", "PROBLEM"}}
+	for _, u := range units {
+		health, holder := "OK", "-"
+		if !u.Healthy {
+			health = "NotReady"
+		}
+		if u.Holder != nil {
+			holder = u.Holder.String()
+		}
+		rows = append(rows, []string{
+			u.Node, u.Address, cmp.Or(u.Resource, "-"), u.State, health, holder, numa(u.NUMA), cmp.Or(u.Root, "-"), cmp.Or(u.Product, "-"), u.Problem,
+		})
+	}
+	return rows
 }
 
 func numa(n *int32) string {
@@ -68,159 +89,53 @@ func numa(n *int32) string {
 	return strconv.Itoa(int(*n))
 }
 
-func (c *cluster) units(ctx context.Context, node string) ([]unit, error) {
-	var inventories v1alpha1.NodeInventoryList
-	if err := c.client.List(ctx, &inventories); err != nil {
-		return nil, err
+// inventories are those of all nodes, or of one that must have one.
+func (c *cluster) inventories(ctx context.Context, node string) ([]v1alpha1.NodeInventory, error) {
+	if node != "" {
+		inv, err := c.inventory(ctx, node)
+		if err != nil {
+			return nil, err
+		}
+		return []v1alpha1.NodeInventory{*inv}, nil
 	}
+	var list v1alpha1.NodeInventoryList
+	err := c.client.List(ctx, &list)
+	return list.Items, err
+}
+
+// inventory is a node's; that there is none is explained.
+func (c *cluster) inventory(ctx context.Context, node string) (*v1alpha1.NodeInventory, error) {
+	var inv v1alpha1.NodeInventory
+	err := c.client.Get(ctx, client.ObjectKey{Name: node}, &inv)
+	if !apierrors.IsNotFound(err) {
+		return &inv, err
+	}
+	if get := c.client.Get(ctx, client.ObjectKey{Name: node}, &corev1.Node{}); apierrors.IsNotFound(get) {
+		return nil, fmt.Errorf("there is no node %q: kubectl get nodes", node)
+	}
+	return nil, fmt.Errorf("node %s has no inventory: does the agent run there? kubectl -n %s get pods -o wide", node, v1alpha1.SystemNamespace)
+}
+
+// holders says who holds what. An owner of VMs need not be allowed to see all pods:
+// then partial says in words what is missing.
+func (c *cluster) holders(ctx context.Context) (held hardware.Holders, partial string, err error) {
 	var pods corev1.PodList
-	// Without the right to see all pods the holders stay unknown.
-	if err := c.client.List(ctx, &pods); err != nil && !apierrors.IsForbidden(err) {
-		return nil, err
-	}
-	held := explain.Holders(pods.Items)
-	units := []unit{}
-	for i := range inventories.Items {
-		inv := &inventories.Items[i]
-		if node == "" || node == inv.Name {
-			units = append(units, unitsOf(inv, held[inv.Name])...)
+	var usages v1alpha1.NodeUsageList
+	for _, list := range []client.ObjectList{&pods, &usages} {
+		switch err := c.client.List(ctx, list); {
+		case err == nil:
+		case apierrors.IsForbidden(err):
+			partial = "you may not list all pods and nodeusages: holders may be unknown, and units that look free may be held"
+		default:
+			return nil, "", err
 		}
 	}
-	return units, nil
+	return hardware.NewHolders(pods.Items, usages.Items), partial, nil
 }
 
-func unitsOf(inv *v1alpha1.NodeInventory, held map[string]string) []unit {
-	var units []unit
-	for i := range inv.Spec.Units {
-		u := &inv.Spec.Units[i]
-		line := unit{Node: inv.Name, Address: u.ID, Members: u.Members, NUMA: u.NUMA, Holder: held[u.ID], Problem: u.NotReady, State: "Free"}
-		if u.Resource != nil && int(*u.Resource) < len(inv.Spec.Resources) {
-			line.Resource = inv.Spec.Resources[*u.Resource]
-		}
-		if int(u.Kind) < len(inv.Spec.Kinds) {
-			k := inv.Spec.Kinds[u.Kind]
-			line.Product = cmp.Or(k.Product, k.Vendor+":"+k.Device)
-		}
-		if path := attachmentPath(inv, u.At); len(path) > 0 {
-			line.Root = path[0]
-		}
-		switch {
-		case u.NotReady != "":
-			line.State = "NotReady"
-		case line.Holder != "":
-			line.State = "Held"
-		case line.Resource == "":
-			line.State = "NotOffered"
-		}
-		units = append(units, line)
+// note tells people something that does not belong into the output.
+func (s *session) note(text string) {
+	if text != "" {
+		fmt.Fprintln(s.err, "note:", text)
 	}
-	return units
-}
-
-// attachmentPath are the names from the root complex down to an attachment.
-func attachmentPath(inv *v1alpha1.NodeInventory, at int32) []string {
-	var path []string
-	for at >= 0 && int(at) < len(inv.Spec.Attachments) {
-		a := inv.Spec.Attachments[at]
-		path = append(path, a.Name)
-		if a.Parent == nil || *a.Parent >= at {
-			break
-		}
-		at = *a.Parent
-	}
-	slices.Reverse(path)
-	return path
-}
-
-func (s *session) topology() *cobra.Command {
-	return &cobra.Command{
-		Use:   "topology node|vmi NAME",
-		Short: "Draw a node's NUMA nodes, root complexes and devices, or those of an instance",
-		Args:  cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := s.cluster()
-			if err != nil {
-				return err
-			}
-			node, keep := args[1], func(unit) bool { return true }
-			switch args[0] {
-			case "node":
-			case "vmi", "kvmi", "vm", "kvm":
-				var vmi v1alpha1.VirtualMachineInstance
-				if err := cl.client.Get(cmd.Context(), client.ObjectKey{Namespace: cl.namespace, Name: args[1]}, &vmi); err != nil {
-					return err
-				}
-				if vmi.Status.NodeName == "" {
-					return fmt.Errorf("%s is on no node yet", args[1])
-				}
-				node = vmi.Status.NodeName
-				holder := vmi.Namespace + "/" + vmi.Status.PodName
-				keep = func(u unit) bool { return u.Holder == holder }
-			default:
-				return fmt.Errorf("%w: %q: want node or vmi", ErrUsage, args[0])
-			}
-			var inv v1alpha1.NodeInventory
-			if err := cl.client.Get(cmd.Context(), client.ObjectKey{Name: node}, &inv); err != nil {
-				return err
-			}
-			var pods corev1.PodList
-			if err := cl.client.List(cmd.Context(), &pods); err != nil && !apierrors.IsForbidden(err) {
-				return err
-			}
-			_, err = fmt.Fprint(s.out, tree(&inv, explain.Holders(pods.Items)[node], keep))
-			return err
-		},
-	}
-}
-
-// tree draws NUMA node -> root complex -> switch -> unit.
-func tree(inv *v1alpha1.NodeInventory, held map[string]string, keep func(unit) bool) string {
-	type place struct{ numa, at string }
-	at := map[place][]unit{}
-	var places []place
-	lines := unitsOf(inv, held)
-	for i, u := range lines {
-		if !keep(u) {
-			continue
-		}
-		p := place{"NUMA node " + numa(u.NUMA), strings.Join(attachmentPath(inv, inv.Spec.Units[i].At), " > ")}
-		if _, ok := at[p]; !ok {
-			places = append(places, p)
-		}
-		at[p] = append(at[p], u)
-	}
-	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(a.numa, b.numa), cmp.Compare(a.at, b.at)) })
-	var b strings.Builder
-	fmt.Fprintf(&b, "node %s (kubelet: topology manager %s)\n", inv.Name, cmp.Or(inv.Spec.Kubelet.TopologyManagerPolicy, "unknown"))
-	last := ""
-	for _, p := range places {
-		if p.numa != last {
-			last = p.numa
-			fmt.Fprintf(&b, "├─ %s%s\n", p.numa, numaDetails(inv, p.numa))
-		}
-		fmt.Fprintf(&b, "│  ├─ %s\n", p.at)
-		for _, u := range at[p] {
-			fmt.Fprintf(&b, "│  │  ├─ %s  %s  %s  %s\n", u.Address, u.Product, cmp.Or(u.Resource, "not offered"), cmp.Or(u.Problem, u.Holder, "free"))
-			for _, m := range u.Members {
-				fmt.Fprintf(&b, "│  │  │  └─ %s\n", m)
-			}
-		}
-	}
-	return b.String()
-}
-
-func numaDetails(inv *v1alpha1.NodeInventory, name string) string {
-	for _, n := range inv.Spec.NUMANodes {
-		if name != fmt.Sprintf("NUMA node %d", n.ID) {
-			continue
-		}
-		text := fmt.Sprintf("  CPUs %s, %d MiB", cmp.Or(n.CPUs, "none"), n.MemoryMiB)
-		for _, size := range []string{"2Mi", "1Gi"} {
-			if c := n.Hugepages[size]; c > 0 {
-				text += fmt.Sprintf(", %d pages of %s", c, size)
-			}
-		}
-		return text
-	}
-	return ""
 }

@@ -58,8 +58,3 @@ func className(f *topology.Function) string {
 	}
 	return "device"
 }
-
-// isGPU reports whether the picture should stress the function.
-func isGPU(f *topology.Function) bool {
-	return f.Class>>16 == 0x03 || f.Class>>16 == 0x12
-}

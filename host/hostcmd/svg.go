@@ -1,106 +1,21 @@
 package hostcmd
 
 import (
-	"bufio"
-	"encoding/xml"
 	"fmt"
 	"io"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/kubevfio/kubevfio/host"
 	"github.com/kubevfio/kubevfio/topology"
+	"github.com/kubevfio/kubevfio/topology/draw"
 )
-
-// Measures of the picture in pixels.
-const (
-	pad       = 12 // around and between boxes
-	titleH    = 22 // a box' title line
-	deviceW   = 206
-	deviceH   = 58
-	lineH     = 15
-	maxRow    = 4 // root complexes side by side
-	devPerRow = 2 // devices of a root complex side by side
-	textChars = 32
-)
-
-// box is a rectangle of the picture with a title and what is in it.
-type box struct {
-	x, y, w, h int
-	kind       string // CSS class
-	title      string
-	lines      []string
-	tip        string
-	inner      []*box
-	column     bool // inner boxes are one below the other
-}
 
 // writeSVG draws sockets, NUMA nodes, root complexes, switches and devices as
 // nested boxes.
-func writeSVG(w io.Writer, r *Report) error {
-	top := picture(r)
-	out := bufio.NewWriter(w)
-	_, _ = fmt.Fprintf(out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="DejaVu Sans, Verdana, sans-serif">`+"\n", top.w, top.h, top.w, top.h)
-	_, _ = fmt.Fprint(out, `<style>
-rect { stroke-width: 1 }
-text { fill: #1d2733; font-size: 12px }
-.title { font-weight: bold }
-.small { font-size: 10.5px; fill: #44515f }
-.page > rect { fill: #ffffff; stroke: none }
-.socket > rect { fill: #f3f5f8; stroke: #b6c0cc }
-.numa > rect { fill: #e8eef6; stroke: #9fb2c8 }
-.root > rect { fill: #ffffff; stroke: #8094a8 }
-.switch > rect { fill: #fdf6e3; stroke: #cdb36b }
-.gpu > rect { fill: #dff2e1; stroke: #4d9a57 }
-.net > rect { fill: #e0ecfb; stroke: #4f7fb8 }
-.disk > rect { fill: #f1e6f7; stroke: #8b62a5 }
-.other > rect { fill: #f4f4f4; stroke: #9a9a9a }
-.blocked > rect { stroke-dasharray: 5 3 }
-</style>
-`)
-	draw(out, top)
-	_, _ = fmt.Fprint(out, "</svg>\n")
-	return out.Flush()
-}
-
-// escape makes text safe inside XML.
-func escape(s string) string {
-	var b strings.Builder
-	if err := xml.EscapeText(&b, []byte(s)); err != nil {
-		return ""
-	}
-	return b.String()
-}
-
-// fit cuts text to what a line of a device's box holds.
-func fit(s string) string {
-	if utf8.RuneCountInString(s) <= textChars {
-		return s
-	}
-	r := []rune(s)
-	return string(r[:textChars-1]) + "…"
-}
-
-func draw(w io.Writer, b *box) {
-	_, _ = fmt.Fprintf(w, `<g class="%s">`, b.kind)
-	if b.tip != "" {
-		_, _ = fmt.Fprintf(w, "<title>%s</title>", escape(b.tip))
-	}
-	_, _ = fmt.Fprintf(w, `<rect x="%d" y="%d" width="%d" height="%d" rx="6"/>`, b.x, b.y, b.w, b.h)
-	if b.title != "" {
-		_, _ = fmt.Fprintf(w, `<text class="title" x="%d" y="%d">%s</text>`, b.x+8, b.y+16, escape(b.title))
-	}
-	for i, l := range b.lines {
-		_, _ = fmt.Fprintf(w, `<text class="small" x="%d" y="%d">%s</text>`, b.x+8, b.y+16+(i+1)*lineH, escape(l))
-	}
-	for _, c := range b.inner {
-		draw(w, c)
-	}
-	_, _ = fmt.Fprint(w, "</g>\n")
-}
+func writeSVG(w io.Writer, r *Report) error { return draw.SVG(w, picture(r)) }
 
 // picture arranges the whole page.
-func picture(r *Report) *box {
+func picture(r *Report) *draw.Box {
 	unitOf := map[topology.Address]*topology.Unit{}
 	for i := range r.units {
 		for _, m := range r.units[i].Members {
@@ -108,8 +23,8 @@ func picture(r *Report) *box {
 		}
 	}
 	d := &drawing{r: r, unitOf: unitOf}
-	page := &box{kind: "page"}
-	sockets := map[int]*box{}
+	page := &draw.Box{Kind: draw.Page}
+	sockets := map[int]*draw.Box{}
 	for _, g := range groups(r.host) {
 		n := d.numa(&g)
 		if n == nil {
@@ -121,52 +36,13 @@ func picture(r *Report) *box {
 			if g.socket < 0 {
 				title = "Socket not known"
 			}
-			s = &box{kind: "socket", title: title}
+			s = &draw.Box{Kind: draw.Socket, Title: title}
 			sockets[g.socket] = s
-			page.inner = append(page.inner, s)
+			page.Inner = append(page.Inner, s)
 		}
-		s.inner = append(s.inner, n)
+		s.Inner = append(s.Inner, n)
 	}
-	for _, s := range page.inner {
-		arrange(s, 1)
-	}
-	arrange(page, 1)
-	place(page, 0, 0)
 	return page
-}
-
-// arrange puts the inner boxes into rows of n and sets the box' size; the
-// places of the inner boxes are relative to it.
-func arrange(b *box, n int) {
-	top := pad
-	if b.title != "" {
-		top += titleH + len(b.lines)*lineH - pad/2
-	}
-	y, width := top, 0
-	for i := 0; i < len(b.inner); i += n {
-		x, high := pad, 0
-		for _, c := range b.inner[i:min(i+n, len(b.inner))] {
-			c.x, c.y = x, y
-			x += c.w + pad
-			high = max(high, c.h)
-		}
-		width = max(width, x)
-		y += high + pad
-	}
-	b.w, b.h = max(width, 8*len(b.title)+2*pad), y
-	b.column = n == 1
-}
-
-// place turns relative places into those of the page.
-func place(b *box, x, y int) {
-	b.x += x
-	b.y += y
-	for _, c := range b.inner {
-		if b.column {
-			c.w = b.w - 2*pad // a column's boxes share their width
-		}
-		place(c, b.x, b.y)
-	}
 }
 
 // drawing makes boxes.
@@ -175,32 +51,28 @@ type drawing struct {
 	unitOf map[topology.Address]*topology.Unit
 }
 
-func (d *drawing) numa(g *group) *box {
-	b := &box{kind: "numa", title: "NUMA node not known"}
+func (d *drawing) numa(g *group) *draw.Box {
+	b := &draw.Box{Kind: draw.NUMA, Title: "NUMA node not known"}
 	if n := d.r.host.NUMANode(g.numa); n != nil {
-		b.title = fmt.Sprintf("NUMA node %d", n.ID)
-		b.lines = []string{fmt.Sprintf("CPUs %s · %s%s", nonEmpty(host.FormatList(n.CPUs), "none"), bytesText(n.MemoryBytes), strings.ReplaceAll(hugeText(n), "  ", " · "))}
+		b.Title = fmt.Sprintf("NUMA node %d", n.ID)
+		b.Lines = []string{fmt.Sprintf("CPUs %s · %s%s", nonEmpty(host.FormatList(n.CPUs), "none"), bytesText(n.MemoryBytes), strings.ReplaceAll(hugeText(n), "  ", " · "))}
 	}
 	for _, r := range g.roots {
 		if empty(r) {
 			continue
 		}
-		rb := &box{kind: "root", title: "Root complex " + r.name}
-		rb.inner = d.below(r)
-		arrange(rb, devPerRow)
-		b.inner = append(b.inner, rb)
+		b.Inner = append(b.Inner, &draw.Box{Kind: draw.Root, Title: "Root complex " + r.name, Inner: d.below(r)})
 	}
-	if len(b.inner) == 0 && g.numa == topology.NUMAUnknown {
+	if len(b.Inner) == 0 && g.numa == topology.NUMAUnknown {
 		return nil
 	}
-	arrange(b, maxRow)
 	return b
 }
 
 // below makes the boxes of what hangs on a branch. Root ports and downstream
 // ports are not drawn: what matters is what shares a switch.
-func (d *drawing) below(b *branch) []*box {
-	var out []*box
+func (d *drawing) below(b *branch) []*draw.Box {
+	var out []*draw.Box
 	for _, f := range b.leaves {
 		if u := d.unitOf[f.Address]; !dull(f) && (u == nil || u.ID == f.Address) {
 			out = append(out, d.device(f, u))
@@ -211,10 +83,7 @@ func (d *drawing) below(b *branch) []*box {
 			continue
 		}
 		if isSwitch(c) {
-			s := &box{kind: "switch", title: "Switch " + c.name}
-			s.inner = d.below(c)
-			arrange(s, devPerRow)
-			out = append(out, s)
+			out = append(out, &draw.Box{Kind: draw.Switch, Title: "Switch " + c.name, Inner: d.below(c)})
 			continue
 		}
 		out = append(out, d.below(c)...)
@@ -227,17 +96,8 @@ func isSwitch(b *branch) bool {
 	return b.bridge != nil && len(b.bridge.Path)%2 == 1 && len(b.leaves) == 0 && len(b.branches) > 0
 }
 
-func (d *drawing) device(f *topology.Function, u *topology.Unit) *box {
-	b := &box{kind: "other", w: deviceW, h: deviceH, title: className(f) + " " + f.Address.String()}
-	switch {
-	case isGPU(f):
-		b.kind = "gpu"
-	case f.Class>>16 == 0x02:
-		b.kind = "net"
-	case f.Class>>16 == 0x01:
-		b.kind = "disk"
-	}
-	b.lines = []string{fit(d.r.names.product(f))}
+func (d *drawing) device(f *topology.Function, u *topology.Unit) *draw.Box {
+	b := &draw.Box{Kind: draw.KindOfClass(f.Class), Title: className(f) + " " + f.Address.String(), Ref: f.Address.String()}
 	last := nonEmpty(f.Driver, "no driver")
 	if f.IOMMUGroup >= 0 {
 		last += fmt.Sprintf(" · group %d", f.IOMMUGroup)
@@ -248,11 +108,10 @@ func (d *drawing) device(f *topology.Function, u *topology.Unit) *box {
 	if f.NumVFs > 0 {
 		last += fmt.Sprintf(" · %d VFs", f.NumVFs)
 	}
-	b.lines = append(b.lines, fit(last))
-	b.tip = strings.Join([]string{f.Address.String(), d.r.names.product(f), last, vfSummary(d.r.host, f)}, "\n")
-	if u != nil && u.Blocked != "" {
-		b.kind += " blocked"
-		b.tip += "\n" + u.Blocked
+	b.Lines = []string{d.r.names.product(f), last}
+	b.Tip = vfSummary(d.r.host, f)
+	if u != nil {
+		b.Problem = u.Blocked
 	}
 	return b
 }
