@@ -70,6 +70,10 @@ fuzz: ## Every fuzz test for FUZZTIME (default 30s)
 soak: ## The randomised kubelet differential test with 100,000 steps
 	@CGO_ENABLED=0 go test -count=1 -timeout=0 -v ./test/integration/kubeletdiff -args -steps=100000
 
+.PHONY: page-test
+page-test: prerequisites ## The controller's page in headless Chromium (installs Debian's chromium when it is missing); screenshots in out/page
+	@CGO_ENABLED=0 go test -count=1 -v -timeout=10m ./test/page
+
 ##@ Building
 
 .PHONY: build

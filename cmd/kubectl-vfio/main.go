@@ -19,7 +19,9 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := cli.New(version, os.Stdin, os.Stdout, os.Stderr).ExecuteContext(ctx)
+	root := cli.New(version, os.Stdin, os.Stdout, os.Stderr)
+	root.SetArgs(cli.Arguments(os.Args))
+	err := root.ExecuteContext(ctx)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)

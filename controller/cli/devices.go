@@ -107,7 +107,7 @@ func (c *cluster) inventories(ctx context.Context, node string) ([]v1alpha1.Node
 func (c *cluster) inventory(ctx context.Context, node string) (*v1alpha1.NodeInventory, error) {
 	var inv v1alpha1.NodeInventory
 	err := c.client.Get(ctx, client.ObjectKey{Name: node}, &inv)
-	if !apierrors.IsNotFound(err) {
+	if !apierrors.IsNotFound(err) || typeMissing(err) {
 		return &inv, err
 	}
 	if get := c.client.Get(ctx, client.ObjectKey{Name: node}, &corev1.Node{}); apierrors.IsNotFound(get) {

@@ -179,38 +179,3 @@ func (s *session) printReport(what string, r explain.Report) error {
 	_, err := fmt.Fprint(s.out, b.String())
 	return err
 }
-
-func (s *session) explainNode(ctx context.Context, cl *cluster, name string) error {
-	var inv v1alpha1.NodeInventory
-	err := cl.client.Get(ctx, client.ObjectKey{Name: name}, &inv)
-	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("node %s has no inventory: does the agent run there? kubectl -n %s get pods -o wide", name, v1alpha1.SystemNamespace)
-	}
-	if err != nil {
-		return err
-	}
-	if s.output == "json" {
-		return s.json(inv.Spec)
-	}
-	var b strings.Builder
-	sum := inv.Spec.Summary
-	fmt.Fprintf(&b, "node %s: %d of %d units are ready\n", name, sum.Ready, sum.Units)
-	for _, u := range inv.Spec.Units {
-		if u.NotReady != "" {
-			fmt.Fprintf(&b, "  %s: %s\n", u.ID, u.NotReady)
-		}
-	}
-	k, l := inv.Spec.Kubelet, inv.Spec.Launcher
-	fmt.Fprintf(&b, "kubelet: topology manager %s, CPU manager %s, memory manager %s\n",
-		cmp.Or(k.TopologyManagerPolicy, "unknown"), cmp.Or(k.CPUManagerPolicy, "unknown"), cmp.Or(k.MemoryManagerPolicy, "unknown"))
-	fmt.Fprintf(&b, "launcher: seccomp profile %s, /dev/kvm %s\n", there(l.Seccomp), there(l.KVM))
-	_, err = fmt.Fprint(s.out, b.String())
-	return err
-}
-
-func there(ok bool) string {
-	if ok {
-		return "is there"
-	}
-	return "is missing"
-}

@@ -43,27 +43,20 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if s.output != "" && s.output != "json" {
+			return fmt.Errorf("%w: output %q: want json, or nothing for people", ErrUsage, s.output)
+		}
+		return nil
+	}
 	s.flags.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().StringVarP(&s.output, "output", "o", "", "json, or nothing for people")
 	root.AddCommand(s.power()...)
 	root.AddCommand(s.guest()...)
-	root.AddCommand(s.explain(), s.devices(), s.topology(), s.importCommand(), s.versionCommand())
+	root.AddCommand(s.explain(), s.devices(), s.topology(), s.page(), s.importCommand(), s.versionCommand())
+	s.completeAll(root)
+	adviseAll(root)
 	return root
-}
-
-func (s *session) versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version of this plugin",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if s.output == "json" {
-				return s.json(map[string]string{"client": s.version})
-			}
-			_, err := fmt.Fprintf(s.out, "kubectl-vfio %s\n", s.version)
-			return err
-		},
-	}
 }
 
 // cluster is a connection with the caller's rights.

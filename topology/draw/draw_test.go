@@ -152,7 +152,7 @@ func TestHue(t *testing.T) {
 		}
 		seen[h] = true
 	}
-	if len(seen) < 10 || draw.Hue("a") != draw.Hue("a") {
+	if len(seen) < 10 {
 		t.Errorf("%d colours for 200 holders", len(seen))
 	}
 }
