@@ -38,8 +38,8 @@ var ErrOptions = errors.New("invalid option")
 type Options struct {
 	// Pod says how launcher pods are made.
 	Pod launcherpod.Options
-	// MetricsAddress serves Prometheus metrics, HealthAddress /healthz and
-	// /readyz; "0" switches one off.
+	// MetricsAddress serves Prometheus metrics and the page for people, HealthAddress
+	// /healthz and /readyz; "0" switches one off.
 	MetricsAddress, HealthAddress string
 	// LeaderElection lets one of several replicas act; its lease is in Namespace.
 	LeaderElection bool
@@ -150,6 +150,7 @@ func New(cfg *rest.Config, o Options) (*Controller, error) {
 		instances.Setup(mgr, options(o)),
 		machines.Setup(mgr, options(o)),
 		evictions(mgr, cfg, serving, o),
+		servePage(mgr),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("ping", healthz.Ping),
 	); err != nil {

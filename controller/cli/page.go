@@ -15,13 +15,16 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/controller/page"
 )
 
 // ErrPage is the class of errors about a page that the cluster does not serve.
 var ErrPage = errors.New("the page cannot be had")
+
+// errNotServed: the API server does not know the page.
+var errNotServed = errors.New("the controller's API is not there or not ready")
 
 func (s *session) page() *cobra.Command {
 	var port uint16
@@ -43,7 +46,13 @@ func (s *session) page() *cobra.Command {
 				return err
 			}
 			if err := proxy.probe(cmd.Context()); err != nil {
-				return err
+				if !errors.Is(err, errNotServed) {
+					return err
+				}
+				s.note("the controller's API does not serve the page here: it is made by this command, with your own rights")
+				if proxy.local, err = page.New(&live{client: cl.client, note: s.note}, time.Now); err != nil {
+					return err
+				}
 			}
 			l, err := (&net.ListenConfig{}).Listen(cmd.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 			if err != nil {
@@ -81,6 +90,8 @@ type pageProxy struct {
 	logs    *regexp.Regexp
 	server  *url.URL
 	forward *httputil.ReverseProxy
+	// local serves the page where the cluster does not; nil where it does.
+	local http.Handler
 }
 
 func newPageProxy(cfg *rest.Config, secret string) (*pageProxy, error) {
@@ -123,6 +134,8 @@ func (p *pageProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the page is read-only", http.StatusMethodNotAllowed)
 	case strings.Contains(path, ".."):
 		http.NotFound(w, r)
+	case p.local != nil && strings.HasPrefix(path, page.Path+"/"):
+		http.StripPrefix(p.secret+page.Path, p.local).ServeHTTP(w, r)
 	case path == page.Path || strings.HasPrefix(path, page.Path+"/"), p.logs.MatchString(path):
 		p.forward.ServeHTTP(w, r)
 	default:
@@ -150,8 +163,25 @@ func (p *pageProxy) probe(ctx context.Context) error {
 	case http.StatusUnauthorized:
 		return fmt.Errorf("%w: your credentials were refused: log in again", ErrPage)
 	case http.StatusNotFound, http.StatusServiceUnavailable:
-		return fmt.Errorf("%w: the controller's API is not there or not ready (%s): kubectl get apiservice v1alpha1.subresources.kubevfio.io; kubectl -n %s get pods",
-			ErrPage, resp.Status, v1alpha1.SystemNamespace)
+		return fmt.Errorf("%w: %w: %s", ErrPage, errNotServed, resp.Status)
 	}
 	return fmt.Errorf("%w: the API server answers %s", ErrPage, resp.Status)
+}
+
+// live is a [page.Source] with the caller's rights: what these do not allow is left
+// out, and said once.
+type live struct {
+	client client.Client
+	note   func(string)
+	said   bool
+}
+
+// Objects implements [page.Source].
+func (l *live) Objects(ctx context.Context) (page.Objects, error) {
+	objects, forbidden, err := page.Read(ctx, l.client)
+	if len(forbidden) > 0 && !l.said {
+		l.said = true
+		l.note("you may not list " + strings.Join(forbidden, ", ") + ": the page shows the rest")
+	}
+	return objects, err
 }

@@ -71,11 +71,18 @@ func TestPageProxy(t *testing.T) {
 			}
 		})
 	}
-	for status, words := range map[int]string{200: "", 403: "kubevfio-page", 401: "log in", 404: "get apiservice", 503: "get apiservice", 500: "500"} {
+	for status, words := range map[int]string{200: "", 403: "kubevfio-page", 401: "log in", 404: "not there", 503: "not ready", 500: "500"} {
 		code = status
 		err := p.probe(context.Background())
 		if (err == nil) != (status == 200) || err != nil && (!errors.Is(err, ErrPage) || !strings.Contains(err.Error(), words)) {
 			t.Errorf("probe of %d: %v", status, err)
 		}
+	}
+	p.local = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("local " + r.URL.Path)) })
+	last = nil
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, httptest.NewRequest("GET", "http://"+p.host+"/secret"+page.Path+"/model.json", nil))
+	if w.Body.String() != "local /model.json" || last != nil {
+		t.Errorf("a page of our own: %q, forwarded %v", w.Body, last != nil)
 	}
 }

@@ -86,6 +86,10 @@ func startController(ctx context.Context) (stop func(), err error) {
 	o := app.DefaultOptions()
 	o.MetricsAddress, o.HealthAddress, o.LeaderElection, o.SkipNameValidation = "0", "0", false, true
 	o.WebhookPort, o.WebhookNames, o.EvictionPatience, o.Launcher = webhookPort, []string{"localhost"}, 20*time.Second, launchers
+	if o.MetricsAddress, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	metricsAddress = o.MetricsAddress
 	c, err := app.New(cfg, o)
 	if err != nil {
 		return nil, err
