@@ -63,10 +63,11 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	}
 	return admission.Response{AdmissionResponse: admissionv1.AdmissionResponse{
 		Allowed: false,
-		// The answer that a disruption budget gives: kubectl drain and others try again.
+		// The answer that a disruption budget gives: kubectl drain and others try
+		// again. Without a time, with which clients would try again silently.
 		Result: &metav1.Status{
 			Status: metav1.StatusFailure, Code: http.StatusTooManyRequests, Reason: metav1.StatusReasonTooManyRequests,
-			Message: why, Details: &metav1.StatusDetails{RetryAfterSeconds: 5},
+			Message: why,
 		},
 	}}
 }
