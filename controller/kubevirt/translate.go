@@ -14,6 +14,7 @@ func (c *conversion) translate(spec map[string]any, at string) {
 	c.eviction(spec, at)
 	c.values(spec, at)
 	c.networks(spec, at)
+	c.probeHandlers(spec, at)
 	c.probePorts(spec, at)
 }
 
@@ -121,6 +122,19 @@ func (c *conversion) dropNetworks(spec map[string]any, resolved map[string]bool,
 	}
 	if spec["networks"] = kept; kept == nil {
 		delete(spec, "networks")
+	}
+}
+
+// probeHandlers takes out probes that ask in a way that is not there: without it
+// nothing would be left to ask.
+func (c *conversion) probeHandlers(spec map[string]any, at string) {
+	for _, probe := range []string{"readinessProbe", "livenessProbe"} {
+		for _, how := range []string{"exec", "guestAgentPing"} {
+			if _, ok := asMap(spec[probe])[how]; ok {
+				delete(spec, probe)
+				c.lose(at+"."+probe+"."+how, "is not supported: probes ask by tcpSocket or httpGet; the probe is left out")
+			}
+		}
 	}
 }
 

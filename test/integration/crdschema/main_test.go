@@ -1,8 +1,10 @@
 package crdschema
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 )
@@ -32,6 +34,33 @@ func TestDefinitions(t *testing.T) {
 		if err := s.Definition(t.Context()); err != nil {
 			t.Errorf("%s: %v", kind, err)
 		}
+	}
+}
+
+// The columns of kubectl get, in their order; the first is always NAME.
+func TestColumns(t *testing.T) {
+	all := schemas(t)
+	for kind, want := range map[string][2]string{
+		"VirtualMachine":         {"Age Status Ready Devices", "Strategy Node"},
+		"VirtualMachineInstance": {"Age Phase IP Node Devices Ready", "Addresses Alignment Pod Reason"},
+	} {
+		var always, wide []string
+		for _, c := range all[kind].columns {
+			if c.Priority == 0 {
+				always = append(always, c.Name)
+			} else {
+				wide = append(wide, c.Name)
+			}
+		}
+		if diff := cmp.Diff(want, [2]string{strings.Join(always, " "), strings.Join(wide, " ")}); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", kind, diff)
+		}
+	}
+	if got := all["VirtualMachine"].definition.Spec.Names.ShortNames; len(got) != 1 || got[0] != "kvm" {
+		t.Errorf("short names %v", got)
+	}
+	if got := all["VirtualMachineInstance"].definition.Spec.Names.ShortNames; len(got) != 1 || got[0] != "kvmi" {
+		t.Errorf("short names %v", got)
 	}
 }
 

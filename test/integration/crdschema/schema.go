@@ -29,6 +29,7 @@ var ErrRefused = errors.New("refused")
 // Schema is what an API server knows of one kind.
 type Schema struct {
 	definition *apiextensions.CustomResourceDefinition
+	columns    []apiextensionsv1.CustomResourceColumnDefinition
 	structural *structuralschema.Structural
 	validator  validation.SchemaValidator
 	rules      *cel.Validator
@@ -63,7 +64,7 @@ func Load(checkout string) (map[string]*Schema, error) {
 func newSchema(v1 *apiextensionsv1.CustomResourceDefinition) (*Schema, error) {
 	apiextensionsv1.SetDefaults_CustomResourceDefinition(v1)
 	apiextensionsv1.SetDefaults_CustomResourceDefinitionSpec(&v1.Spec)
-	s := &Schema{definition: &apiextensions.CustomResourceDefinition{}}
+	s := &Schema{definition: &apiextensions.CustomResourceDefinition{}, columns: v1.Spec.Versions[0].AdditionalPrinterColumns}
 	if err := apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(v1, s.definition, nil); err != nil {
 		return nil, err
 	}
