@@ -237,13 +237,15 @@ func (r *Reconciler) standbyReady(ctx context.Context, vmi *v1alpha1.VirtualMach
 	case c == nil:
 		return false, "kubelet has not taken it yet", nil
 	case c.State.Running != nil:
-		phase, err := r.Launcher.Phase(ctx, standby)
-		if err != nil {
-			log.FromContext(ctx).V(1).Info("a standby launcher does not answer yet", "pod", standby.Name, "err", err.Error())
+		switch phase := r.ask(ctx, standby); phase {
+		case launcherrpcv1.PhaseStandby, launcherrpcv1.PhaseStarting, launcherrpcv1.PhaseRunning, launcherrpcv1.PhasePaused:
+			// Beyond standby when it was released before this process knew.
+			return true, "", nil
+		case "":
 			return false, "its launcher does not answer yet", nil
+		default:
+			return false, "its launcher is in phase " + string(phase), nil
 		}
-		// Running or beyond: it was released before this process knew.
-		return phase != launcherrpcv1.PhasePreparing, "its launcher prepares", nil
 	}
 	// A volume that one node has at a time cannot be mounted here before the old
 	// pod is gone. Kubelet has given the devices by then, and says so.
@@ -308,22 +310,29 @@ func (r *Reconciler) stopping(ctx context.Context, vmi *v1alpha1.VirtualMachineI
 }
 
 // release lets the guest of a standby pod start that is now the instance's pod.
-func (r *Reconciler) release(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, pod *corev1.Pod) (ctrl.Result, error) {
-	phase, err := r.Launcher.Phase(ctx, pod)
-	if err == nil && phase == launcherrpcv1.PhaseStandby {
-		err = r.Launcher.Release(ctx, pod)
-		if err == nil {
-			r.Recorder.Eventf(vmi, pod, corev1.EventTypeNormal, "GuestReleased", "Move", "the guest starts on node %s", pod.Spec.NodeName)
-			return ctrl.Result{}, nil // kubelet's probe says when it runs
+func (r *Reconciler) release(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, pod *corev1.Pod) ctrl.Result {
+	switch r.ask(ctx, pod) {
+	case "", launcherrpcv1.PhasePreparing:
+		return ctrl.Result{RequeueAfter: standbyPoll}
+	case launcherrpcv1.PhaseStandby:
+		if err := r.Launcher.Release(ctx, pod); err != nil {
+			log.FromContext(ctx).V(1).Info("a standby launcher cannot be released yet", "pod", pod.Name, "err", err.Error())
+			return ctrl.Result{RequeueAfter: standbyPoll}
 		}
+		r.Recorder.Eventf(vmi, pod, corev1.EventTypeNormal, "GuestReleased", "Move", "the guest starts on node %s", pod.Spec.NodeName)
 	}
+	return ctrl.Result{} // kubelet's probe says when the guest runs
+}
+
+// ask is the phase of a launcher, empty while it does not answer: a launcher that
+// has just started has no socket yet.
+func (r *Reconciler) ask(ctx context.Context, pod *corev1.Pod) launcherrpcv1.Phase {
+	phase, err := r.Launcher.Phase(ctx, pod)
 	if err != nil {
-		log.FromContext(ctx).V(1).Info("a standby launcher cannot be released yet", "pod", pod.Name, "err", err.Error())
+		log.FromContext(ctx).V(1).Info("a standby launcher does not answer yet", "pod", pod.Name, "err", err.Error())
+		return ""
 	}
-	if err != nil || phase == launcherrpcv1.PhasePreparing {
-		return ctrl.Result{RequeueAfter: standbyPoll}, nil
-	}
-	return ctrl.Result{}, nil
+	return phase
 }
 
 // moved notes the end of a move whose guest runs.

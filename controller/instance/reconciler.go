@@ -165,9 +165,7 @@ func (r *Reconciler) step(ctx context.Context, vmi *v1alpha1.VirtualMachineInsta
 	}
 	var released ctrl.Result
 	if c := compute(pod); vmi.Status.Phase == v1alpha1.VMIScheduled && c != nil && c.State.Running != nil && isStandby(pod) {
-		if released, err = r.release(ctx, vmi, pod); err != nil {
-			return released, err
-		}
+		released = r.release(ctx, vmi, pod)
 	}
 	moved, err := r.move(ctx, vmi, pod)
 	if err == nil {
