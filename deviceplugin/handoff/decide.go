@@ -40,27 +40,21 @@ func (l *Ledger) Preferred(ctx context.Context, resource string, available, must
 			return nil, l.refuse(resource, s.pod, err)
 		}
 	}
-	legal := make(map[string]bool, len(available)+len(must))
-	for _, u := range available {
-		legal[u] = true
-	}
-	for _, u := range must {
-		legal[u] = true
-	}
 	if has {
-		return l.fill(v, s, slices.DeleteFunc(want, func(u string) bool { return !legal[u] }), legal, must, size, true), nil
+		want = slices.DeleteFunc(want, func(u string) bool { return !slices.Contains(available, u) && !slices.Contains(must, u) })
+		return l.fill(v, s, want, available, must, size, true), nil
 	}
-	out := l.fill(v, s, nil, legal, must, size, pool.adopt)
+	out := l.fill(v, s, nil, available, must, size, pool.adopt)
 	if len(out) < size {
 		// The former holders' end may be on its way to us.
 		l.await(ctx, func(w *view) bool {
-			out = l.fill(w, s, nil, legal, must, size, false)
+			out = l.fill(w, s, nil, available, must, size, false)
 			return len(out) == size
 		}, v)
 	}
 	if len(out) < size {
 		return nil, l.refuse(resource, s.pod, fmt.Errorf("%w: pod %s has no assignment and of %d free units of %s only %d are not assigned to or held by others",
-			ErrReserved, name(s.pod), len(legal), resource, len(out)))
+			ErrReserved, name(s.pod), len(available), resource, len(out)))
 	}
 	return out, nil
 }
@@ -122,36 +116,48 @@ func (l *Ledger) feasible(want, available, must []string) error {
 
 // fill chooses for a pod without assignment: must, then units that nobody else
 // has a right to, lowest address first. With any it takes others' too, last.
-func (l *Ledger) fill(v *view, s subject, first []string, legal map[string]bool, must []string, size int, any bool) []string {
+// There may be thousands available, and few are wanted: one pass, no sorting.
+func (l *Ledger) fill(v *view, s subject, first, available, must []string, size int, any bool) []string {
 	out := slices.Clone(must)
 	for _, u := range first {
 		if len(out) < size && !slices.Contains(out, u) {
 			out = append(out, u)
 		}
 	}
+	missing := size - len(out)
 	others := l.others(v, s.pod)
 	var free, rest []string
-	for u := range legal {
+	for _, u := range available {
 		switch {
 		case slices.Contains(out, u):
 		case others[u] == "":
-			free = append(free, u)
-		default:
-			rest = append(rest, u)
+			free = keepLowest(free, u, missing)
+		case any:
+			rest = keepLowest(rest, u, missing)
 		}
 	}
-	slices.Sort(free)
-	slices.Sort(rest)
-	if any {
-		free = append(free, rest...)
-	}
-	for _, u := range free {
+	for _, u := range append(free, rest...) {
 		if len(out) >= size {
 			break
 		}
 		out = append(out, u)
 	}
 	return out
+}
+
+// keepLowest puts u into a sorted list of the n lowest, each once.
+func keepLowest(list []string, u string, n int) []string {
+	if len(list) >= n && (n <= 0 || u >= list[len(list)-1]) {
+		return list
+	}
+	i, found := slices.BinarySearch(list, u)
+	if found {
+		return list
+	}
+	if len(list) >= n {
+		list = list[:n-1]
+	}
+	return slices.Insert(list, i, u)
 }
 
 // others maps units to the live pod that has a right to them: by its claim, or

@@ -1,16 +1,9 @@
-// Package podsource lists this node's pods for the allocation ledger: from
-// kubelet's own list, which is never late, from the API server, and from
-// kubelet's pod-resources API.
-//
-// It is for package agent. Trap: kubelet's list is read while kubelet waits for
-// us; its time counts.
 package podsource
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +11,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubevfio/kubevfio/deviceplugin/handoff"
 )
@@ -35,6 +26,7 @@ type Kubelet struct {
 	base   string
 	token  func() (string, error)
 	client *http.Client
+	reader *podReader
 }
 
 // NewKubelet makes a client of https://address (host:port) with the token that a
@@ -63,6 +55,7 @@ func NewKubelet(address, tokenFile, caFile string) (*Kubelet, error) {
 			return strings.TrimSpace(string(b)), err
 		},
 		client: &http.Client{Transport: &http.Transport{TLSClientConfig: conf, MaxIdleConns: 2, IdleConnTimeout: 5 * time.Minute}},
+		reader: newPodReader(),
 	}, nil
 }
 
@@ -100,69 +93,5 @@ func (k *Kubelet) Pods(ctx context.Context) ([]handoff.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ParsePods(body)
-}
-
-// lightPod is the part of a pod that the ledger needs: /pods is megabytes on a
-// full node, and the rest would be decoded for nothing.
-type lightPod struct {
-	Metadata struct {
-		UID               string            `json:"uid"`
-		Name              string            `json:"name"`
-		Namespace         string            `json:"namespace"`
-		CreationTimestamp time.Time         `json:"creationTimestamp"`
-		Annotations       map[string]string `json:"annotations"`
-	} `json:"metadata"`
-	Spec struct {
-		NodeName       string           `json:"nodeName"`
-		InitContainers []lightContainer `json:"initContainers"`
-		Containers     []lightContainer `json:"containers"`
-	} `json:"spec"`
-	Status struct {
-		Phase                 corev1.PodPhase          `json:"phase"`
-		InitContainerStatuses []corev1.ContainerStatus `json:"initContainerStatuses"`
-		ContainerStatuses     []corev1.ContainerStatus `json:"containerStatuses"`
-	} `json:"status"`
-}
-
-type lightContainer struct {
-	Name          string                         `json:"name"`
-	RestartPolicy *corev1.ContainerRestartPolicy `json:"restartPolicy"`
-	Resources     struct {
-		Limits corev1.ResourceList `json:"limits"`
-	} `json:"resources"`
-}
-
-// ParsePods reads a PodList as kubelet's /pods gives it.
-func ParsePods(body []byte) ([]handoff.Pod, error) {
-	var l struct {
-		Items []lightPod `json:"items"`
-	}
-	if err := json.Unmarshal(body, &l); err != nil {
-		return nil, fmt.Errorf("%w: its list of pods: %w", ErrKubelet, err)
-	}
-	out := make([]handoff.Pod, 0, len(l.Items))
-	for i := range l.Items {
-		p := &l.Items[i]
-		var full corev1.Pod
-		full.UID = typesUID(p.Metadata.UID)
-		full.Name, full.Namespace, full.Annotations = p.Metadata.Name, p.Metadata.Namespace, p.Metadata.Annotations
-		full.CreationTimestamp.Time = p.Metadata.CreationTimestamp
-		full.Spec.NodeName = p.Spec.NodeName
-		full.Spec.InitContainers = containers(p.Spec.InitContainers)
-		full.Spec.Containers = containers(p.Spec.Containers)
-		full.Status.Phase = p.Status.Phase
-		full.Status.InitContainerStatuses = p.Status.InitContainerStatuses
-		full.Status.ContainerStatuses = p.Status.ContainerStatuses
-		out = append(out, handoff.FromPod(&full))
-	}
-	return out, nil
-}
-
-func containers(in []lightContainer) []corev1.Container {
-	out := make([]corev1.Container, len(in))
-	for i, c := range in {
-		out[i].Name, out[i].RestartPolicy, out[i].Resources.Limits = c.Name, c.RestartPolicy, c.Resources.Limits
-	}
-	return out
+	return k.reader.read(body)
 }
