@@ -62,6 +62,10 @@ bench-scheduler: ## Scheduler throughput and latency ratios: out/bench/scheduler
 bench-controller: ## 500 machines at once against a real API server: out/bench/controller.json
 	@CGO_ENABLED=0 go run ./test/bench/controller -o out/bench/controller.json
 
+.PHONY: bench-agent
+bench-agent: ## The agent at 4,096 virtual functions (speed ratios, latencies, memory): out/bench/agent.json
+	@CGO_ENABLED=0 go run ./test/bench/agent -o out/bench/agent.json
+
 .PHONY: fuzz
 fuzz: ## Every fuzz test for FUZZTIME (default 30s)
 	@./test/fuzz.sh $(or $(FUZZTIME),30s)

@@ -61,6 +61,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&cfg.CDIDir, "cdi-dir", "/var/run/cdi", "folder for the CDI specification")
 	f.StringVar(&cfg.RunDir, "run-dir", "/run/kubevfio", "folder of the launchers' socket")
 	f.StringVar(&cfg.StateDir, "state-dir", "/var/lib/kubevfio", "folder for what must outlive the agent")
+	f.StringVar(&cfg.TokenFile, "token-file", "/var/run/secrets/kubernetes.io/serviceaccount/token", "token for kubelet's API")
 	f.StringVar(&cfg.KubeletCA, "kubelet-ca", "", "authority of kubelet's serving certificate; empty: any certificate")
 	f.IntVar(&cfg.KubeletPort, "kubelet-port", 10250, "port of kubelet's API")
 	f.StringVar(&cfg.Metrics, "metrics-address", ":9180", "address of /metrics, /healthz and /readyz; \"-\" serves none")
