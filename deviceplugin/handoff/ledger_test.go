@@ -73,7 +73,7 @@ type rig struct {
 	released          []string
 }
 
-func newRig(t *testing.T, adopt bool, kubelet []Pod, informer []Pod) *rig {
+func newRig(t testing.TB, adopt bool, kubelet []Pod, informer []Pod) *rig {
 	t.Helper()
 	r := &rig{kubelet: newList(kubelet...), informer: newList(informer...), holders: &holders{}}
 	r.Ledger = New(Config{
