@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -157,5 +158,39 @@ func TestEveryNameCompletes(t *testing.T) {
 	out, _, err := run(t, http.NotFoundHandler(), "__complete", "explain", "")
 	if err != nil || !strings.HasPrefix(out, "vm\nvmi\npod\nnode\n") {
 		t.Errorf("kinds: %q, %v", out, err)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	now := time.Unix(0, 0)
+	var out bytes.Buffer
+	p := newProgress(&out, func() time.Time { return now })
+	for _, text := range []string{"a", "a", "b", ""} {
+		p.say(text)
+	}
+	p.clear()
+	if d := cmp.Diff("a\nb\n", out.String()); d != "" {
+		t.Errorf("without a terminal (-want +got):\n%s", d)
+	}
+	out.Reset()
+	p.width = 20
+	for _, text := range []string{"short", "something that is too long"} {
+		p.say(text)
+		now = now.Add(5 * time.Second)
+	}
+	p.clear()
+	if d := cmp.Diff("\r\x1b[Kshort (0s)\r\x1b[Ksomething that is t…\r\x1b[K", out.String()); d != "" {
+		t.Errorf("on a terminal (-want +got):\n%s", d)
+	}
+}
+
+func TestWaitingFor(t *testing.T) {
+	vmi := &v1alpha1.VirtualMachineInstance{}
+	got := []string{waitingFor("vm", nil), waitingFor("vm", vmi)}
+	vmi.Status.Phase, vmi.Status.Reason, vmi.Status.Message, vmi.Status.NodeName = v1alpha1.VMIScheduling, "Unschedulable", "0/3 nodes\nfit", "n"
+	got = append(got, waitingFor("vm", vmi))
+	want := []string{"vm: no instance yet", "vm: instance pending", "vm: instance scheduling on node n: Unschedulable: 0/3 nodes fit"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }

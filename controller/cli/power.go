@@ -151,6 +151,8 @@ func (s *session) wait(ctx context.Context, cl *cluster, key client.ObjectKey, t
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	last := ""
+	said := newProgress(s.err, time.Now)
+	defer said.clear()
 	for {
 		var vm v1alpha1.VirtualMachine
 		if err := cl.client.Get(ctx, key, &vm); err != nil {
@@ -158,11 +160,20 @@ func (s *session) wait(ctx context.Context, cl *cluster, key client.ObjectKey, t
 		}
 		if now := vm.Status.PrintableStatus; now != last && now != "" {
 			last = now
+			said.clear()
 			fmt.Fprintf(s.out, "%s: %s\n", key.Name, now)
 		}
 		if done(&vm) {
 			return nil
 		}
+		vmi := &v1alpha1.VirtualMachineInstance{}
+		switch err := cl.client.Get(ctx, key, vmi); {
+		case apierrors.IsNotFound(err):
+			vmi = nil
+		case err != nil && ctx.Err() == nil:
+			return err
+		}
+		said.say(waitingFor(key.Name, vmi))
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s is still %s after %v: kubectl vfio explain vm %s", key.Name, last, timeout, key.Name)
