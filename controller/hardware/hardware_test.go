@@ -119,13 +119,15 @@ func TestHolders(t *testing.T) {
 		}
 		return p
 	}
+	owned := pod("6", corev1.PodRunning, false, map[string]string{"kubevfio.io/instance": "cut"})
+	owned.OwnerReferences = []metav1.OwnerReference{{Kind: "VirtualMachineInstance", Name: "cut-is-not-the-name"}}
 	copied := pod("5", corev1.PodPending, false, nil)
 	copied.UID = "another"
 	held := hardware.NewHolders([]corev1.Pod{
 		pod("1", corev1.PodPending, false, map[string]string{"kubevfio.io/instance": "vm"}),
 		pod("2", corev1.PodRunning, true, nil),
 		pod("3", corev1.PodFailed, false, nil),
-		copied,
+		copied, owned,
 	}, []v1alpha1.NodeUsage{{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: v1alpha1.NodeUsageSpec{Pods: []v1alpha1.PodUsage{
 		{UID: "u-3", Devices: map[string][]string{"r": {"0000:03:00.0"}}},
 		{UID: "u-4", Devices: map[string][]string{"r": {"0000:04:00.0"}}},
@@ -139,6 +141,7 @@ func TestHolders(t *testing.T) {
 		"0000:01:00.0": "vmi ns/vm",
 		"0000:02:00.1": "pod ns/p-2", // what kubelet gave, not what was decided
 		"0000:04:00.0": "pod with UID u-4",
+		"0000:06:00.0": "vmi ns/cut-is-not-the-name",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

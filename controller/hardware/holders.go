@@ -43,7 +43,7 @@ func NewHolders(pods []corev1.Pod, usages []v1alpha1.NodeUsage) Holders {
 	ended := map[string]bool{}
 	for i := range pods {
 		p := &pods[i]
-		h := Holder{Namespace: p.Namespace, Pod: p.Name, Instance: p.Labels[launcherpod.LabelInstance], UID: string(p.UID)}
+		h := Holder{Namespace: p.Namespace, Pod: p.Name, Instance: instanceOf(p), UID: string(p.UID)}
 		byUID[h.UID] = h
 		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 			ended[h.UID] = true
@@ -73,6 +73,17 @@ func NewHolders(pods []corev1.Pod, usages []v1alpha1.NodeUsage) Holders {
 		}
 	}
 	return all
+}
+
+// instanceOf is the name of the instance that a pod is of: its owner's, for a label
+// does not hold a long one; the label's where a copy of the pod has no owners.
+func instanceOf(p *corev1.Pod) string {
+	for _, o := range p.OwnerReferences {
+		if o.Kind == "VirtualMachineInstance" {
+			return o.Name
+		}
+	}
+	return p.Labels[launcherpod.LabelInstance]
 }
 
 func (h Holders) add(node, unit string, who Holder) {

@@ -35,9 +35,9 @@ type Model struct {
 // Node is one node with an inventory.
 type Node struct {
 	Name string `json:"name"`
-	// Ready and Cordoned are those of the Node object; Ready is also false when there
-	// is none.
-	Ready    bool   `json:"ready"`
+	// NotReady and Cordoned are those of the Node object; a node that is gone is not
+	// ready. Both are false when no nodes are known at all.
+	NotReady bool   `json:"notReady,omitempty"`
 	Cordoned bool   `json:"cordoned,omitempty"`
 	Policy   string `json:"policy"`
 	Agent    string `json:"agent,omitempty"`
@@ -138,9 +138,10 @@ type builder struct {
 func (b *builder) node(inv *v1alpha1.NodeInventory) Node {
 	units := hardware.Units(inv, b.held)
 	n := Node{Name: inv.Name, Policy: cmp.Or(inv.Spec.Kubelet.TopologyManagerPolicy, "unknown"), Agent: inv.Spec.AgentVersion, Units: make([]Unit, 0, len(units))}
+	n.NotReady = len(b.nodes) > 0
 	if node := b.nodes[inv.Name]; node != nil {
 		n.Cordoned = node.Spec.Unschedulable
-		n.Ready = slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		n.NotReady = !slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
 			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubevfio/kubevfio/controller/hardware/hardwaretest"
 	"github.com/kubevfio/kubevfio/controller/page"
@@ -72,14 +73,23 @@ func TestBuild(t *testing.T) {
 			t.Errorf("%s: %d of %d units have a place", n.Name, len(seen), len(n.Units))
 		}
 	}
-	type flags struct{ Ready, Cordoned bool }
+	type flags struct{ NotReady, Cordoned bool }
 	got := map[string]flags{}
 	for _, n := range m.Nodes {
-		got[n.Name] = flags{n.Ready, n.Cordoned}
+		got[n.Name] = flags{n.NotReady, n.Cordoned}
 	}
-	want := map[string]flags{"gpu-01": {true, false}, "gpu-02": {true, false}, "gpu-03": {true, false}, "gpu-04": {false, true}}
+	want := map[string]flags{"gpu-01": {}, "gpu-02": {}, "gpu-03": {}, "gpu-04": {true, true}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("nodes (-want +got):\n%s", d)
+	}
+	// Who may not see nodes is not told that all are down; a node that is gone is.
+	o.Nodes = nil
+	if n := page.Build(o).Nodes[3]; n.NotReady || n.Cordoned {
+		t.Errorf("without nodes: %v", n.Name)
+	}
+	o.Nodes = []corev1.Node{{}}
+	if n := page.Build(o).Nodes[0]; !n.NotReady {
+		t.Errorf("%s is gone and looks ready", n.Name)
 	}
 	sick := m.Nodes[1].Units[slices.IndexFunc(m.Nodes[1].Units, func(u page.Unit) bool { return u.State == "n" })]
 	if sick.Holder != nil || !strings.Contains(sick.Problem, "reset failed") || m.Kinds[sick.Kind] != (page.Kind{Class: draw.GPU, Product: "H200 SXM", Resource: hardwaretest.GPU}) {

@@ -53,7 +53,7 @@
     const open = state.open.has(node.name);
     const count = { f: 0, h: 0, n: 0, o: 0 };
     const sick = node.units.filter((u) => { count[u.s]++; return u.p; });
-    const alarm = sick.length > 0 || !node.ready;
+    const alarm = sick.length > 0 || node.notReady;
     const toggle = () => {
       open ? state.open.delete(node.name) : state.open.add(node.name);
       drawNode(node, true);
@@ -61,7 +61,7 @@
     const c = el("article", { class: "node" + (open ? " open" : "") + (alarm ? " alarm" : ""), id: "node-" + node.name, "aria-label": "Node " + node.name },
       el("header", {},
         el("h3", {}, el("button", { type: "button", "aria-expanded": String(open), onclick: toggle }, node.name)),
-        node.ready ? "" : el("span", { class: "tag bad" }, "NotReady"),
+        !node.notReady ? "" : el("span", { class: "tag bad" }, "NotReady"),
         node.cordoned ? el("span", { class: "tag busy" }, "cordoned") : "",
         open ? el("span", { class: "msg" }, "topology manager " + node.policy) : "",
         open ? el("a", { class: "link", href: "nodes/" + encodeURIComponent(node.name) + ".svg", download: node.name + ".svg" }, "SVG") : "",
@@ -121,7 +121,7 @@
 
   function nodeMatches(n) {
     const m = state.model;
-    if (state.show === "problems" && n.ready && !n.units.some((u) => u.p)) return false;
+    if (state.show === "problems" && !n.notReady && !n.units.some((u) => u.p)) return false;
     if (state.show === "free" && !n.units.some((u) => u.s === "f")) return false;
     return matches(n.name) || n.units.some((u) => matches(u.a, m.kinds[u.k].resource, m.kinds[u.k].product, u.h === undefined ? "" : m.holders[u.h].name));
   }
