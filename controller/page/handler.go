@@ -41,6 +41,9 @@ type Source interface {
 // Freshness is how old the model may be: many browsers ask, one answer is made.
 const Freshness = 2 * time.Second
 
+// patience bounds how long a source may take.
+const patience = 10 * time.Second
+
 // Handler serves the page.
 type Handler struct {
 	source Source
@@ -144,6 +147,9 @@ func (h *Handler) current(ctx context.Context) error {
 	if now := h.now(); !h.made.IsZero() && now.Sub(h.made) < Freshness {
 		return nil
 	}
+	// A cache that is not filled yet is waited for, but not for ever: others wait too.
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	objects, err := h.source.Objects(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSource, err)
