@@ -119,6 +119,10 @@ func (c *cluster) surroundings(ctx context.Context, f *explain.Facts) error {
 	if may(c.client.List(ctx, &pods)) {
 		f.Pods = pods.Items
 	}
+	var usages v1alpha1.NodeUsageList
+	if may(c.client.List(ctx, &usages)) {
+		f.Usages = usages.Items
+	}
 	if len(failures) > 0 {
 		return failures[0]
 	}

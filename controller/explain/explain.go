@@ -24,6 +24,8 @@ type Facts struct {
 	Inventories map[string]*v1alpha1.NodeInventory
 	// Pods of the cluster, for who holds what.
 	Pods []corev1.Pod
+	// Usages say what pods hold that are not in Pods.
+	Usages []v1alpha1.NodeUsage
 }
 
 // Event is what matters of an event.

@@ -73,3 +73,15 @@ func TestNodeReport(t *testing.T) {
 		t.Errorf("remarks %q; want the two policies and that nothing is free", r.Remarks)
 	}
 }
+
+// A unit that only NodeUsage knows as held is not free.
+func TestHeldByUsage(t *testing.T) {
+	w := newWorld()
+	w.f.Usages = []v1alpha1.NodeUsage{{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}, Spec: v1alpha1.NodeUsageSpec{
+		Pods: []v1alpha1.PodUsage{{UID: "x", Devices: map[string][]string{"kubevfio.io/igb-vf": {"0000:82:10.0"}}}},
+	}}}
+	w.unschedulable("0/1 nodes")
+	if r := Explain(w.f); !strings.Contains(r.Cause, "more than 1 free") {
+		t.Errorf("cause %q", r.Cause)
+	}
+}

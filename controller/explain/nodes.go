@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
-	"github.com/kubevfio/kubevfio/controller/instance"
+	"github.com/kubevfio/kubevfio/controller/hardware"
 )
 
 const notReadyText, cordonedText = "is not ready", "is cordoned"
@@ -42,30 +42,9 @@ func given(pod *corev1.Pod) map[string][]string {
 	return list
 }
 
-// Holders maps node -> address -> "namespace/name" of the pod that holds it.
-func Holders(pods []corev1.Pod) map[string]map[string]string {
-	held := map[string]map[string]string{}
-	for i := range pods {
-		p := &pods[i]
-		if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-			continue
-		}
-		h, _ := instance.Held(p)
-		for _, ids := range h.ByResource {
-			for _, id := range ids {
-				if held[p.Spec.NodeName] == nil {
-					held[p.Spec.NodeName] = map[string]string{}
-				}
-				held[p.Spec.NodeName][id] = p.Namespace + "/" + p.Name
-			}
-		}
-	}
-	return held
-}
-
 // nodes compares each node with what is asked for.
 func nodes(f Facts, asked map[string]int64) []NodeFacts {
-	held := Holders(f.Pods)
+	held := hardware.NewHolders(f.Pods, f.Usages)
 	var list []NodeFacts
 	for _, name := range slices.Sorted(maps.Keys(f.Nodes)) {
 		n := NodeFacts{Node: name, Units: map[string]Units{}}
@@ -101,7 +80,7 @@ func nodes(f Facts, asked map[string]int64) []NodeFacts {
 	return list
 }
 
-func count(inv *v1alpha1.NodeInventory, res string, held map[string]string) Units {
+func count(inv *v1alpha1.NodeInventory, res string, held map[string]hardware.Holder) Units {
 	u := Units{}
 	for i := range inv.Spec.Units {
 		unit := &inv.Spec.Units[i]
@@ -115,7 +94,7 @@ func count(inv *v1alpha1.NodeInventory, res string, held map[string]string) Unit
 				u.NotReady = map[string]string{}
 			}
 			u.NotReady[unit.ID] = unit.NotReady
-		case held[unit.ID] != "":
+		case held[unit.ID] != (hardware.Holder{}):
 			u.Ready++
 		default:
 			u.Ready++
