@@ -179,7 +179,7 @@ func TestProgress(t *testing.T) {
 		now = now.Add(5 * time.Second)
 	}
 	p.clear()
-	if d := cmp.Diff("\r\x1b[Kshort (0s)\r\x1b[Ksomething that is t…\r\x1b[K", out.String()); d != "" {
+	if d := cmp.Diff("\r\x1b[Kshort (0s)\r\x1b[Ksomething that is …\r\x1b[K", out.String()); d != "" {
 		t.Errorf("on a terminal (-want +got):\n%s", d)
 	}
 }
