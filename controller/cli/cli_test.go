@@ -56,7 +56,7 @@ func TestAdvise(t *testing.T) {
 		t.Errorf("interrupted: %v", got)
 	}
 	plain := errors.New("as it is")
-	if got := advise(plain); got != plain || advise(nil) != nil {
+	if got := advise(plain); got.Error() != plain.Error() || advise(nil) != nil {
 		t.Errorf("%v", got)
 	}
 }
