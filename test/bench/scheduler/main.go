@@ -4,25 +4,34 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// results is out/bench/scheduler.json.
+// results is out/bench/scheduler.json. Cases that were not run yet are absent.
 type results struct {
 	PlainOnOff   float64                `json:"plain_on_off,omitempty"`
 	VMVsExtended float64                `json:"vm_vs_extended,omitempty"`
 	VMVsDRA      float64                `json:"vm_vs_dra,omitempty"`
-	Throughput   map[string]float64     `json:"pods_per_second,omitempty"`
-	Engine       engineResults          `json:"engine"`
-	LatencyUS    map[string]percentiles `json:"latency_us"`
-	Nodes        int                    `json:"nodes"`
-	DRANodes     int                    `json:"dra_nodes"`
+	Engine       *engineResults         `json:"engine,omitempty"`
+	LatencyUS    map[string]percentiles `json:"latency_us,omitempty"`
+	// Throughput has the rates behind the ratios, by case.
+	Throughput map[string]throughputResults `json:"throughput,omitempty"`
+}
+
+// throughputResults are a case's rates and how they were measured.
+type throughputResults struct {
+	rates
+	Nodes int `json:"nodes"`
+	Pods  int `json:"pods_per_slice"`
 }
 
 // engineResults are the worst of the engine's benchmark cases.
@@ -32,6 +41,17 @@ type engineResults struct {
 	Allocs float64 `json:"allocs"`
 }
 
+// options are the command line's.
+type options struct {
+	out                    string
+	nodes, pods, rounds    int
+	draNodes, draPods      int
+	sizes                  []int
+	latencyPods, engineRun int
+	cases                  []string
+	fresh                  bool
+}
+
 func main() {
 	if err := bench(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-scheduler:", err)
@@ -39,77 +59,216 @@ func main() {
 	}
 }
 
-func bench(args []string) error {
+// allCases in the order in which they run.
+func allCases() []string {
+	out := []string{"engine", "latency"}
+	for _, c := range comparisons {
+		out = append(out, c.name)
+	}
+	return out
+}
+
+func parse(args []string) (*options, error) {
+	o := &options{}
 	fs := flag.NewFlagSet("scheduler", flag.ContinueOnError)
-	out := fs.String("o", "out/bench/scheduler.json", "result file; raw outputs go beside it")
-	nodes := fs.Int("nodes", 5000, "nodes of the throughput runs")
-	pods := fs.Int("pods", 0, "pods of the throughput runs; 0 is two per node")
-	draNodes := fs.Int("dra-nodes", 500, "nodes of the comparison with DRA")
+	fs.StringVar(&o.out, "o", "out/bench/scheduler.json", "result file; raw outputs go beside it")
+	fs.IntVar(&o.nodes, "nodes", 5000, "nodes of the throughput runs")
+	fs.IntVar(&o.pods, "pods", 1000, "pods per slice of the throughput runs")
+	fs.IntVar(&o.rounds, "rounds", 4, "slices per kind of pods (half as many in each size of VM pods and with DRA)")
+	fs.IntVar(&o.draNodes, "dra-nodes", 500, "nodes of the comparison with DRA")
+	fs.IntVar(&o.draPods, "dra-pods", 250, "pods with claims per slice of the comparison with DRA")
 	sizes := fs.String("latency-nodes", "5000,15000", "cluster sizes of the latency runs")
-	latencyPods := fs.Int("latency-pods", 200, "pods per latency run")
-	cases := fs.String("cases", "", "throughput cases to run, comma separated; empty is all, none skips")
+	fs.IntVar(&o.latencyPods, "latency-pods", 200, "pods per latency run")
+	fs.IntVar(&o.engineRun, "count", 3, "runs of the engine's benchmarks")
+	cases := fs.String("cases", strings.Join(allCases(), ","), "what to measure, comma separated")
+	fs.BoolVar(&o.fresh, "fresh", false, "measure again what the result file already has")
 	if err := fs.Parse(args); err != nil {
-		return err
+		return nil, err
 	}
-	dir := filepath.Dir(*out)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+	o.cases = strings.Split(*cases, ",")
+	for _, c := range o.cases {
+		if !slices.Contains(allCases(), c) {
+			return nil, fmt.Errorf("-cases: %q is none of %s", c, strings.Join(allCases(), ", "))
+		}
 	}
-	res := results{Nodes: *nodes, DRANodes: *draNodes}
-	var err error
-	if res.Engine, err = engineFigures(filepath.Join(dir, "engine.txt")); err != nil {
-		return err
-	}
-	var ns []int
 	for _, s := range strings.Split(*sizes, ",") {
 		n, err := strconv.Atoi(s)
-		if err != nil {
-			return fmt.Errorf("-latency-nodes: %w", err)
+		if err != nil || n < 10 {
+			return nil, fmt.Errorf("-latency-nodes: %q is no number from 10 on", s)
 		}
-		ns = append(ns, n)
+		o.sizes = append(o.sizes, n)
 	}
-	if res.LatencyUS, err = latencies(ns, *latencyPods); err != nil {
-		return err
-	}
-	if *cases != "none" {
-		if *pods == 0 {
-			*pods = 2 * *nodes
+	for name, n := range map[string]int{
+		"nodes": o.nodes, "pods": o.pods, "rounds": o.rounds, "dra-nodes": o.draNodes, "dra-pods": o.draPods,
+		"latency-pods": o.latencyPods, "count": o.engineRun,
+	} {
+		if n < 1 {
+			return nil, fmt.Errorf("-%s %d: at least 1", name, n)
 		}
-		if res.Throughput, err = throughput(dir, *cases, *nodes, *pods, *draNodes); err != nil {
-			return err
-		}
-		t := res.Throughput
-		res.PlainOnOff = ratio(t["plain-on"], t["plain-off"])
-		res.VMVsExtended = ratio(t["vm-ours"], t["vm-extended"])
-		res.VMVsDRA = ratio(t["vm-dra-size-ours"], t["dra"])
 	}
-	b, err := json.MarshalIndent(res, "", "  ")
+	return o, nil
+}
+
+// bench measures case by case and writes the result file after each one, so
+// that an interrupted run goes on where it was.
+func bench(args []string) error {
+	o, err := parse(args)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n%s\n", b)
-	return os.WriteFile(*out, append(b, '\n'), 0o644)
+	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
+		return err
+	}
+	res, err := readResults(o.out)
+	if err != nil {
+		return err
+	}
+	binaries := ""
+	defer func() {
+		if binaries != "" {
+			_ = os.RemoveAll(binaries)
+		}
+	}()
+	for _, name := range o.cases {
+		if !o.fresh && res.has(name) {
+			fmt.Printf("%s: measured already (-fresh measures again)\n", name)
+			continue
+		}
+		switch name {
+		case "engine":
+			res.Engine, err = engineFigures(filepath.Join(filepath.Dir(o.out), "engine.txt"), o.engineRun)
+		case "latency":
+			res.LatencyUS, err = latencies(o.sizes, o.latencyPods)
+		default:
+			if binaries == "" {
+				if binaries, err = perfBinaries(); err != nil {
+					return err
+				}
+			}
+			err = res.throughput(o, comparisons[slices.IndexFunc(comparisons, func(c comparison) bool { return c.name == name })], binaries)
+		}
+		if err != nil {
+			return err
+		}
+		if err := res.write(o.out); err != nil {
+			return err
+		}
+	}
+	fmt.Print(res.table())
+	return nil
 }
 
-func ratio(a, b float64) float64 {
-	if b == 0 {
-		return 0
+// readResults reads an earlier result file; none gives empty results.
+func readResults(path string) (*results, error) {
+	res := &results{}
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return res, nil
 	}
-	return a / b
+	if err == nil {
+		err = json.Unmarshal(raw, res)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("earlier results: %w", err)
+	}
+	return res, nil
+}
+
+func (r *results) has(name string) bool {
+	switch name {
+	case "engine":
+		return r.Engine != nil
+	case "latency":
+		return len(r.LatencyUS) > 0
+	}
+	_, ok := r.Throughput[name]
+	return ok
+}
+
+func (r *results) write(path string) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// throughput measures one case.
+func (r *results) throughput(o *options, c comparison, binaries string) error {
+	if err := c.measure(o, binaries); err != nil {
+		return err
+	}
+	samples, err := c.read(filepath.Dir(o.out))
+	if err != nil {
+		return err
+	}
+	t := throughputResults{Nodes: o.nodes, Pods: o.pods}
+	if c.name == "dra" {
+		t.Nodes, t.Pods = o.draNodes, o.draPods
+	}
+	if t.rates, err = c.rate(samples); err != nil {
+		return err
+	}
+	if r.Throughput == nil {
+		r.Throughput = map[string]throughputResults{}
+	}
+	r.Throughput[c.name] = t
+	switch c.name {
+	case "plain":
+		r.PlainOnOff = t.Ratio
+	case "vm":
+		r.VMVsExtended = t.Ratio
+	case "dra":
+		r.VMVsDRA = t.Ratio
+	}
+	return c.keep(filepath.Dir(o.out), samples)
+}
+
+// table is the summary that is printed: figure, target, verdict.
+func (r *results) table() string {
+	var b strings.Builder
+	row := func(name string, got float64, unit, target string, good bool) {
+		verdict := "met"
+		if !good {
+			verdict = "MISSED"
+		}
+		fmt.Fprintf(&b, "%-44s %10.3f %-7s %-10s %s\n", name, got, unit, target, verdict)
+	}
+	fmt.Fprintf(&b, "\n%-44s %10s %-7s %-10s\n", "figure", "measured", "", "target")
+	for _, c := range comparisons {
+		t, ok := r.Throughput[c.name]
+		if !ok {
+			continue
+		}
+		least := map[string]float64{"plain": 0.97, "vm": 0.90, "dra": 5}[c.name]
+		row(fmt.Sprintf("%s: %s / %s (%.0f / %.0f pods/s, ±%.2f)", c.name, c.of, c.over, t.Of, t.Over, t.Spread),
+			t.Ratio, "", fmt.Sprintf(">= %g", least), t.Ratio >= least)
+	}
+	if e := r.Engine; e != nil {
+		row("engine: choice, memoised", e.MemoNS, "ns", "< 1000", e.MemoNS < 1000)
+		row("engine: choice, not memoised", e.ColdNS, "ns", "< 20000", e.ColdNS < 20000)
+		row("engine: allocations in Filter", e.Allocs, "", "= 0", e.Allocs == 0)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.LatencyUS)) {
+		fmt.Fprintf(&b, "latency %-36s %10.1f µs p50 %10.1f µs p99\n", name, r.LatencyUS[name].P50, r.LatencyUS[name].P99)
+	}
+	return b.String()
 }
 
 // engineFigures runs the engine's Go benchmarks and keeps their output.
-func engineFigures(file string) (engineResults, error) {
-	cmd := exec.Command("go", "test", "-run=^$", "-bench=Feasible|Cold|Memo", "-benchmem", "-benchtime=0.2s", "./plugins/devicetopology/engine")
+func engineFigures(file string, count int) (*engineResults, error) {
+	cmd := exec.Command("go", "test", "-run=^$", "-bench=Feasible|Cold|Memo", "-benchmem", "-benchtime=0.2s",
+		"-count="+strconv.Itoa(count), "./plugins/devicetopology/engine")
 	cmd.Stderr = os.Stderr
 	raw, err := cmd.Output()
 	if err != nil {
-		return engineResults{}, fmt.Errorf("engine benchmarks: %w\n%s", err, raw)
+		return nil, fmt.Errorf("engine benchmarks: %w\n%s", err, raw)
 	}
 	if err := os.WriteFile(file, raw, 0o644); err != nil {
-		return engineResults{}, err
+		return nil, err
 	}
-	var r engineResults
+	r := &engineResults{}
+	seen := map[string]bool{}
 	sc := bufio.NewScanner(bytes.NewReader(raw))
 	for sc.Scan() {
 		f := strings.Fields(sc.Text())
@@ -118,104 +277,22 @@ func engineFigures(file string) (engineResults, error) {
 		}
 		ns, err1 := strconv.ParseFloat(f[2], 64)
 		allocs, err2 := strconv.ParseFloat(f[6], 64)
-		if err1 != nil || err2 != nil {
-			continue
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, fmt.Errorf("engine benchmarks: %q: %w", sc.Text(), err)
 		}
-		switch {
-		case strings.HasPrefix(f[0], "BenchmarkMemo"):
-			r.MemoNS = max(r.MemoNS, ns)
-		case strings.HasPrefix(f[0], "BenchmarkCold"):
-			r.ColdNS = max(r.ColdNS, ns)
-		case strings.HasPrefix(f[0], "BenchmarkFeasible"):
-			r.Allocs = max(r.Allocs, allocs)
-		}
-	}
-	fmt.Printf("engine: memoised %.0f ns, cold %.0f ns, allocations in Filter %.0f\n", r.MemoNS, r.ColdNS, r.Allocs)
-	return r, nil
-}
-
-// dataItems is scheduler_perf's result file.
-type dataItems struct {
-	DataItems []struct {
-		Data   map[string]float64 `json:"data"`
-		Labels map[string]string  `json:"labels"`
-	} `json:"dataItems"`
-}
-
-// throughput runs scheduler_perf and returns pods per second by case.
-func throughput(dir, cases string, nodes, pods, draNodes int) (map[string]float64, error) {
-	work, err := os.MkdirTemp("", "kubevfio-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = os.RemoveAll(work) }()
-	build := func(args ...string) error {
-		cmd := exec.Command("go", args...)
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		return cmd.Run()
-	}
-	// scheduler_perf starts an executable named etcd from PATH.
-	if err := build("build", "-o", filepath.Join(work, "etcd"), "./test/lab/etcd"); err != nil {
-		return nil, fmt.Errorf("build etcd: %w", err)
-	}
-	binary := filepath.Join(work, "perf.test")
-	if err := build("test", "-c", "-o", binary, "./test/bench/scheduler/perf"); err != nil {
-		return nil, fmt.Errorf("build scheduler_perf: %w", err)
-	}
-	data, err := filepath.Abs(filepath.Join(work, "data"))
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(binary, "-test.run=^$", "-test.bench=BenchmarkScheduler", "-test.benchtime=1ns", "-test.timeout=3h", "-data-items-dir="+data)
-	cmd.Dir = "test/bench/scheduler/perf"
-	cmd.Env = append(os.Environ(),
-		"PATH="+work+":"+os.Getenv("PATH"),
-		"KUBE_CACHE_MUTATION_DETECTOR=false", "KUBE_PANIC_WATCH_DECODE_ERROR=false",
-		fmt.Sprint("KUBEVFIO_BENCH_NODES=", nodes), fmt.Sprint("KUBEVFIO_BENCH_PODS=", pods),
-		fmt.Sprint("KUBEVFIO_BENCH_DRA_NODES=", draNodes), "KUBEVFIO_BENCH_CASES="+cases)
-	log, err := os.Create(filepath.Join(dir, "scheduler_perf.txt"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("scheduler_perf: %w; its output is in %s", err, log.Name())
-	}
-	files, err := filepath.Glob(filepath.Join(data, "*.json"))
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]float64{}
-	for _, f := range files {
-		raw, err := os.ReadFile(f)
-		if err != nil {
-			return nil, err
-		}
-		var items dataItems
-		if err := json.Unmarshal(raw, &items); err != nil {
-			return nil, fmt.Errorf("%s: %w", f, err)
-		}
-		name, _, _ := strings.Cut(filepath.Base(f), "_")
-		name = strings.TrimPrefix(name, "BenchmarkPerfScheduling")
-		// A case of several sizes has a figure per size, over a tenth less pods each.
-		seconds, share := 0.0, 0.0
-		part := 4.0
-		for _, it := range items.DataItems {
-			if it.Labels["Metric"] != "SchedulingThroughput" || it.Data["Average"] == 0 {
-				continue
+		for prefix, set := range map[string]func(){
+			"BenchmarkMemo":     func() { r.MemoNS = max(r.MemoNS, ns) },
+			"BenchmarkCold":     func() { r.ColdNS = max(r.ColdNS, ns) },
+			"BenchmarkFeasible": func() { r.Allocs = max(r.Allocs, allocs) },
+		} {
+			if strings.HasPrefix(f[0], prefix) {
+				seen[prefix] = true
+				set()
 			}
-			seconds += part / it.Data["Average"]
-			share += part
-			part--
-		}
-		if seconds > 0 {
-			out[name] = share / seconds
-			fmt.Printf("throughput %-18s %8.1f pods/s\n", name, out[name])
-		}
-		if err := os.Rename(f, filepath.Join(dir, filepath.Base(f))); err != nil {
-			return nil, err
 		}
 	}
-	return out, nil
+	if len(seen) != 3 {
+		return nil, fmt.Errorf("%w: the engine's benchmarks gave only %d of 3 kinds of figures:\n%s", errSamples, len(seen), raw)
+	}
+	return r, nil
 }

@@ -1,11 +1,14 @@
 package perf
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/util/workqueue"
 	_ "k8s.io/component-base/logs/json/register" // scheduler_perf's logging configuration
 	"k8s.io/kubernetes/pkg/scheduler"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
@@ -48,90 +52,17 @@ func size(b *testing.B, name string, def int) int {
 	return n
 }
 
-const (
-	offConfig = `apiVersion: kubescheduler.config.k8s.io/v1
-kind: KubeSchedulerConfiguration
-`
-	onConfig = offConfig + `profiles:
-- schedulerName: default-scheduler
-  plugins:
-    multiPoint:
-      enabled: [{name: DeviceTopology, weight: 5}]
-    filter:
-      enabled: [{name: DeviceTopology}]
-    bind:
-      enabled: [{name: DeviceTopology}]
-      disabled: [{name: DefaultBinder}]
-`
-	node = `apiVersion: v1
-kind: Node
-metadata: {generateName: bench-}
-status:
-  capacity: {pods: "110", cpu: "192", memory: 1536Gi, kubevfio.io/gpu: "8", kubevfio.io/vf: "64"}
-  conditions: [{status: "True", type: Ready}]
-  phase: Running
-`
-	plainPod = `apiVersion: v1
-kind: Pod
-metadata: {generateName: plain-}
-spec:
-  containers:
-  - {name: c, image: registry.k8s.io/pause, resources: {requests: {cpu: 100m, memory: 500Mi}, limits: {cpu: 100m, memory: 500Mi}}}
-`
-	claimPod = `apiVersion: v1
-kind: Pod
-metadata: {generateName: claim-}
-spec:
-  containers:
-  - {name: c, image: registry.k8s.io/pause, resources: {requests: {cpu: 100m}, claims: [{name: devices}]}}
-  resourceClaims: [{name: devices, resourceClaimTemplateName: aligned}]
-`
-	deviceClass = `apiVersion: resource.k8s.io/v1
-kind: DeviceClass
-metadata: {name: KIND}
-spec:
-  selectors: [{cel: {expression: 'device.driver == "bench.kubevfio.io" && device.attributes["bench.kubevfio.io"].kind == "KIND"'}}]
-`
-	claimTemplate = `apiVersion: resource.k8s.io/v1
-kind: ResourceClaimTemplate
-metadata: {name: aligned}
-spec:
-  spec:
-    devices:
-      requests:
-      - {name: gpu, exactly: {deviceClassName: gpu, count: 2}}
-      - {name: vf, exactly: {deviceClassName: vf, count: 2}}
-      constraints: [{requests: [gpu, vf], matchAttribute: bench.kubevfio.io/root}]
-`
-)
-
-// vmPod asks for n GPUs and n VFs; pods of up to half the GPUs want them below
-// one root complex or NUMA node.
-func vmPod(n int) string {
-	wish := map[int]string{1: "required:root", 2: "required:root", 4: "required:numa", 8: "preferred:numa"}[n]
-	return fmt.Sprintf(`apiVersion: v1
-kind: Pod
-metadata:
-  generateName: vm%d-
-  annotations: {kubevfio.io/alignment: %s}
-spec:
-  containers:
-  - name: c
-    image: registry.k8s.io/pause
-    resources:
-      requests: {cpu: 100m, memory: 500Mi, kubevfio.io/gpu: %d, kubevfio.io/vf: %d}
-      limits: {cpu: 100m, memory: 500Mi, kubevfio.io/gpu: %d, kubevfio.io/vf: %d}
-`, n, wish, n, n, n, n)
-}
-
-// BenchmarkScheduler runs all workloads; KUBEVFIO_BENCH_CASES limits them.
+// BenchmarkScheduler runs the workload that KUBEVFIO_BENCH_CASE names, all of
+// them without one.
 func BenchmarkScheduler(b *testing.B) {
 	crds, err := filepath.Abs("../../../../manifests/crd")
 	if err != nil {
 		b.Fatal(err)
 	}
-	nodes, draNodes := size(b, "NODES", 5000), size(b, "DRA_NODES", 500)
-	pods := size(b, "PODS", 2*nodes)
+	out := os.Getenv("KUBEVFIO_BENCH_OUT")
+	if out == "" {
+		out = b.TempDir()
+	}
 	dir := b.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -140,73 +71,64 @@ func BenchmarkScheduler(b *testing.B) {
 		}
 		return path
 	}
-	off, on := write("off.yaml", offConfig), write("on.yaml", onConfig)
-	nodeFile := write("node.yaml", node)
+	only := os.Getenv("KUBEVFIO_BENCH_CASE")
 	perf.PluginNames = append(perf.PluginNames, devicetopology.Name)
-
-	type op map[string]any
-	createPods := func(template string, count int) op {
-		return op{"opcode": "createPods", "count": count, "podTemplatePath": template, "collectMetrics": true, "namespace": "bench"}
-	}
-	makeNodes := func(n int) op { return op{"opcode": "createNodes", "count": n, "nodeTemplatePath": nodeFile} }
-	vms := func() []op {
-		ops := []op{makeNodes(nodes)}
-		// 65 % of the GPUs: 4, 3, 2 and 1 tenths of the pods.
-		for i, n := range []int{1, 2, 4, 8} {
-			ops = append(ops, createPods(write(fmt.Sprintf("vm%d.yaml", n), vmPod(n)), pods*(4-i)/10))
-		}
-		return ops
-	}
-	plain := []op{makeNodes(nodes), createPods(write("plain.yaml", plainPod), pods)}
-	draPods := min(pods, 2*draNodes)
-	cases := []struct {
-		name, config string
-		ops          []op
-		dra          bool
-	}{
-		{"plain-off", off, plain, false},
-		{"plain-on", on, plain, false},
-		{"vm-extended", off, vms(), false},
-		{"vm-ours", on, vms(), false},
-		{"vm-dra-size-ours", on, []op{makeNodes(draNodes), createPods(write("vm2.yaml", vmPod(2)), draPods)}, false},
-		{"dra", off, []op{
-			{"opcode": "createAny", "templatePath": write("class-gpu.yaml", strings.ReplaceAll(deviceClass, "KIND", "gpu"))},
-			{"opcode": "createAny", "templatePath": write("class-vf.yaml", strings.ReplaceAll(deviceClass, "KIND", "vf"))},
-			{"opcode": "createNamespaces", "prefix": "bench", "count": 1},
-			{"opcode": "createAny", "templatePath": write("claims.yaml", claimTemplate), "namespace": "bench-0"},
-			makeNodes(draNodes),
-			{"opcode": "createPods", "count": draPods, "podTemplatePath": write("claim.yaml", claimPod), "collectMetrics": true, "namespace": "bench-0"},
-		}, true},
-	}
-	only := os.Getenv("KUBEVFIO_BENCH_CASES")
-	for _, c := range cases {
-		if only != "" && !strings.Contains(","+only+",", ","+c.name+",") {
+	for _, w := range workloads(size(b, "PODS", 1000), size(b, "DRA_PODS", 250), size(b, "ROUNDS", 4)) {
+		if only != "" && only != w.name {
 			continue
 		}
+		nodes := size(b, "NODES", 5000)
+		gates := map[string]bool{"OpportunisticBatching": true}
+		if w.dra {
+			nodes = size(b, "DRA_NODES", 500)
+			// Also has scheduler_perf run the controller that makes claims.
+			gates["DynamicResourceAllocation"] = true
+		}
 		config, err := yaml.Marshal([]any{map[string]any{
-			"name": c.name, "schedulerConfigPath": c.config, "labels": []string{"performance"},
-			"workloadTemplate": c.ops,
-			"featureGates":     map[string]bool{"OpportunisticBatching": true},
+			"name": w.name, "schedulerConfigPath": write("scheduler.yaml", schedulerConfig), "labels": []string{"performance"},
+			"workloadTemplate": w.ops(nodes, write),
+			"featureGates":     gates,
 			"workloads":        []any{map[string]any{"name": "run", "params": map[string]int{}}},
 		}})
 		if err != nil {
 			b.Fatal(err)
 		}
 		registry := frameworkruntime.Registry{}
-		if c.config == on {
-			if err := registry.Register(devicetopology.Name, devicetopology.NewFactory().New); err != nil {
-				b.Fatal(err)
-			}
+		if err := registry.Register(devicetopology.Name, devicetopology.NewFactory().New); err != nil {
+			b.Fatal(err)
 		}
-		perf.RunBenchmarkPerfScheduling(b, write(c.name+".yaml", string(config)), c.name, registry,
-			perf.WithPrepareFn(func(tCtx ktesting.TContext) error { return applyCRDs(tCtx, crds) }),
+		c := newClock()
+		perf.RunBenchmarkPerfScheduling(b, write(w.name+".yaml", string(config)), w.name, registry,
+			perf.WithPrepareFn(func(tCtx ktesting.TContext) error {
+				// Written before the cluster goes down, which takes a while.
+				tCtx.Cleanup(func() {
+					if err := c.save(filepath.Join(out, "throughput-"+w.name+".json"), w.slices()); err != nil {
+						b.Error(err)
+					}
+				})
+				return errors.Join(applyCRDs(tCtx, crds), c.start(tCtx))
+			}),
 			perf.WithNodeUpdateFn(func(tCtx ktesting.TContext, _ *scheduler.Scheduler, _ *perf.Workload, nodes *corev1.NodeList) error {
-				if c.dra {
-					return publishSlices(tCtx, nodes)
+				var slices func(context.Context, string) error
+				if w.dra {
+					slices = func(ctx context.Context, node string) error { return publishSlice(ctx, tCtx, node) }
 				}
-				return publishInventories(tCtx, nodes)
+				return publish(tCtx, nodes, slices)
 			}))
 	}
+}
+
+// slices are the pods that each slice must have to count.
+func (w workload) slices() map[string]int {
+	out := map[string]int{}
+	for _, k := range w.kinds {
+		for r := range w.rounds {
+			for v := range w.variants {
+				out[slice(k.name, r, v)] = k.pods
+			}
+		}
+	}
+	return out
 }
 
 // applyCRDs installs our CRDs and waits until the API server serves them.
@@ -229,7 +151,7 @@ func applyCRDs(tCtx ktesting.TContext, dir string) error {
 			return fmt.Errorf("%s: %w", f, err)
 		}
 	}
-	for range 100 {
+	for range 300 {
 		if _, err = tCtx.Dynamic().Resource(inventories()).List(tCtx, metav1.ListOptions{Limit: 1}); err == nil {
 			return nil
 		}
@@ -242,47 +164,98 @@ func inventories() schema.GroupVersionResource {
 	return v1alpha1.GroupVersion.WithResource("nodeinventories")
 }
 
-// publishInventories gives every node 8 GPUs and 64 VFs below 4 root complexes.
-func publishInventories(tCtx ktesting.TContext, nodes *corev1.NodeList) error {
-	for i := range nodes.Items {
-		inv := devicetopology.ExampleInventory(nodes.Items[i].Name)
-		raw, err := runtime.DefaultUnstructuredConverter.ToUnstructured(inv)
+// publish gives every node 8 GPUs and 64 VFs below 4 root complexes, and the
+// same as DRA devices where more is set.
+func publish(tCtx ktesting.TContext, nodes *corev1.NodeList, more func(ctx context.Context, node string) error) error {
+	var mu sync.Mutex
+	var all []string
+	workqueue.ParallelizeUntil(tCtx, 8, len(nodes.Items), func(i int) {
+		name := nodes.Items[i].Name
+		err := publishInventory(tCtx, name)
+		if err == nil && more != nil {
+			err = more(tCtx, name)
+		}
 		if err != nil {
-			return err
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, err.Error())
 		}
-		obj := &unstructured.Unstructured{Object: raw}
-		obj.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("NodeInventory"))
-		if _, err := tCtx.Dynamic().Resource(inventories()).Create(tCtx, obj, metav1.CreateOptions{}); err != nil {
-			return err
-		}
+	})
+	if len(all) > 0 {
+		return fmt.Errorf("%d of %d nodes: %s", len(all), len(nodes.Items), all[0])
 	}
 	return nil
 }
 
-// publishSlices gives every node the same devices for DRA.
-func publishSlices(tCtx ktesting.TContext, nodes *corev1.NodeList) error {
-	for i := range nodes.Items {
-		name := nodes.Items[i].Name
-		s := &resourceapi.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		s.Spec.Driver = "bench.kubevfio.io"
-		s.Spec.NodeName = &name
-		s.Spec.Pool = resourceapi.ResourcePool{Name: name, ResourceSliceCount: 1}
-		add := func(kind string, n, perRoot int) {
-			for d := range n {
-				root := fmt.Sprintf("root-%d", d/perRoot)
-				s.Spec.Devices = append(s.Spec.Devices, resourceapi.Device{
-					Name: fmt.Sprintf("%s-%d", kind, d),
-					Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
-						"kind": {StringValue: &kind}, "root": {StringValue: &root},
-					},
-				})
-			}
-		}
-		add("gpu", 8, 2)
-		add("vf", 64, 16)
-		if _, err := tCtx.Client().ResourceV1().ResourceSlices().Create(tCtx, s, metav1.CreateOptions{}); err != nil {
-			return err
+func publishInventory(tCtx ktesting.TContext, node string) error {
+	inv := devicetopology.ExampleInventory(node)
+	raw, err := runtime.DefaultUnstructuredConverter.ToUnstructured(inv)
+	if err != nil {
+		return err
+	}
+	obj := &unstructured.Unstructured{Object: raw}
+	obj.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("NodeInventory"))
+	_, err = tCtx.Dynamic().Resource(inventories()).Create(tCtx, obj, metav1.CreateOptions{})
+	return err
+}
+
+// publishSlice gives a node the same devices for DRA.
+func publishSlice(ctx context.Context, tCtx ktesting.TContext, name string) error {
+	s := &resourceapi.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	s.Spec.Driver = "bench.kubevfio.io"
+	s.Spec.NodeName = &name
+	s.Spec.Pool = resourceapi.ResourcePool{Name: name, ResourceSliceCount: 1}
+	add := func(kind string, n, perRoot int) {
+		for d := range n {
+			root := "root-" + strconv.Itoa(d/perRoot)
+			s.Spec.Devices = append(s.Spec.Devices, resourceapi.Device{
+				Name: kind + "-" + strconv.Itoa(d),
+				Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
+					"kind": {StringValue: &kind}, "root": {StringValue: &root},
+				},
+			})
 		}
 	}
-	return nil
+	add("gpu", 8, 2)
+	add("vf", 64, 16)
+	_, err := tCtx.Client().ResourceV1().ResourceSlices().Create(ctx, s, metav1.CreateOptions{})
+	return err
+}
+
+// TestOps: both kinds of a comparison take turns and every slice is counted.
+func TestOps(t *testing.T) {
+	for _, w := range workloads(10, 5, 4) {
+		templates := map[string]string{}
+		ops := w.ops(3, func(name, text string) string {
+			if old, ok := templates[name]; ok && old != text {
+				t.Errorf("%s: two templates named %s", w.name, name)
+			}
+			templates[name] = text
+			return name
+		})
+		got := map[string]int{}
+		for _, o := range ops {
+			if o["opcode"] == "createPods" && o["collectMetrics"] == true {
+				got[o["namespace"].(string)] = o["count"].(int)
+			}
+		}
+		want := w.slices()
+		if len(got) != len(want) {
+			t.Errorf("%s: %d slices are made, %d counted", w.name, len(got), len(want))
+		}
+		for ns, n := range want {
+			if got[ns] != n {
+				t.Errorf("%s: slice %s has %d pods, want %d", w.name, ns, got[ns], n)
+			}
+		}
+		for name, text := range templates {
+			var obj map[string]any
+			if err := yaml.UnmarshalStrict([]byte(text), &obj); err != nil {
+				t.Errorf("%s: %s: %v\n%s", w.name, name, err, text)
+			}
+			if strings.HasSuffix(name, ".yaml") && obj["kind"] == nil {
+				t.Errorf("%s: %s has no kind", w.name, name)
+			}
+		}
+	}
 }
