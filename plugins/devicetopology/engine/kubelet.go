@@ -114,8 +114,9 @@ type Load struct {
 	cpu [maxNUMA]int
 	// mem[type] is free memory by NUMA node.
 	mem [][maxNUMA]int64
-	// group is the set of nodes that allocations on a node span, 0 without any.
-	group [maxNUMA]mask
+	// group is the set of nodes that allocations on a node span, 0 without any;
+	// wide is the one of several nodes among them.
+	group, wide [maxNUMA]mask
 }
 
 // NewLoad is a node on which nothing runs.
@@ -184,6 +185,9 @@ func (l *Load) takeMemory(k *Kubelet, m mask, typ int, bytes int64) {
 			continue
 		}
 		l.group[i] = m
+		if m.count() > 1 {
+			l.wide[i] = m
+		}
 		if typ < 0 {
 			continue
 		}

@@ -99,9 +99,26 @@ func (st *State) placement(pod *Pod, mix *Mix) *Placement {
 	return p
 }
 
-// place computes a placement.
+// place computes a placement. Where what the node's memory manager remembers is
+// not certain, the same units must be admitted whatever it is.
 func (st *State) place(pod *Pod, mix *Mix) *Placement {
-	w := &placing{st: st, pod: pod, mix: mix, p: &Placement{Units: make([][][]int, len(pod.Containers))}}
+	p := st.placeWith(pod, mix, st.Load)
+	if !p.ok || st.Load == nil || !st.Kubelet.StaticMemory || !pod.wantsMemory() {
+		return p
+	}
+	for _, l := range st.Load.variants() {
+		if q := st.placeWith(pod, mix, l); !q.ok || !sameUnits(p.Units, q.Units) {
+			p.ok, p.Load = false, nil
+			p.reason = "containers hold memory across NUMA nodes, which makes its memory manager's choice uncertain"
+			return p
+		}
+	}
+	return p
+}
+
+// placeWith computes a placement on top of a load.
+func (st *State) placeWith(pod *Pod, mix *Mix, load *Load) *Placement {
+	w := &placing{st: st, pod: pod, mix: mix, before: load, p: &Placement{Units: make([][][]int, len(pod.Containers))}}
 	w.reset()
 	for i, c := range pod.Containers {
 		w.p.Units[i] = make([][]int, len(c.Items))
@@ -139,8 +156,10 @@ type placing struct {
 	take []uint16
 	// chosen units.
 	chosen bitset
-	load   *Load
-	reuse  [maxNUMA]int
+	// before is what kubelet's managers had handed out, load with the pod's
+	// containers so far.
+	before, load *Load
+	reuse        [maxNUMA]int
 }
 
 func (w *placing) reset() {
@@ -148,8 +167,8 @@ func (w *placing) reset() {
 	w.take = make([]uint16, len(w.st.free))
 	w.chosen = newBitset(len(w.st.Node.IDs))
 	w.reuse = [maxNUMA]int{}
-	if w.st.Load != nil {
-		w.load = w.st.Load.Clone()
+	if w.before != nil {
+		w.load = w.before.Clone()
 	}
 }
 

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +43,8 @@ type kubelet struct {
 	mm   memorymanager.Manager
 	mu   sync.Mutex
 	pods map[string]*corev1.Pod
+	// dir is where the managers keep their state.
+	dir string
 	// admitting is the pod in admission, with its assignment: the agent's view.
 	admitting  *corev1.Pod
 	assignment *v1alpha1.Assignment
@@ -79,7 +83,7 @@ func (k *kubelet) remove(pod *corev1.Pod) {
 // newKubelet starts the managers for a machine.
 func newKubelet(m *machine, dir string) (*kubelet, error) {
 	ctx, logger := context.Background(), klog.Background()
-	k := &kubelet{pods: map[string]*corev1.Pod{}}
+	k := &kubelet{pods: map[string]*corev1.Pod{}, dir: dir}
 	// Another session's pods have the same UIDs.
 	if err := os.Remove(kubeletns.PluginDir + "/kubelet_internal_checkpoint"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -156,6 +160,19 @@ func (k *kubelet) admit(pod *corev1.Pod, a *v1alpha1.Assignment) error {
 		return fmt.Errorf("%s: %s", res.Reason, res.Message)
 	}
 	return nil
+}
+
+// view is how kubelet's managers see a pod that they refused, for messages.
+func (k *kubelet) view(pod *corev1.Pod) string {
+	var b strings.Builder
+	for i := range pod.Spec.Containers {
+		fmt.Fprintf(&b, "affinity of %s: %+v\n", pod.Spec.Containers[i].Name, k.tm.GetAffinity(string(pod.UID), pod.Spec.Containers[i].Name))
+	}
+	fmt.Fprintf(&b, "hints of memory: %+v\nhints of devices: %+v\nhints of CPUs: %+v", k.mm.GetPodTopologyHints(pod), k.dm.GetPodTopologyHints(pod), k.cm.GetPodTopologyHints(pod))
+	if state, err := os.ReadFile(filepath.Join(k.dir, "memory_manager_state")); err == nil {
+		fmt.Fprintf(&b, "\nmemory manager: %s", state)
+	}
+	return b.String()
 }
 
 // usage is what the node's agent would read from the pod-resources API.

@@ -320,7 +320,7 @@ func session(t *testing.T, seed uint64, policy string, late int, fail bool) tall
 		if err := k.admit(pod, a); err != nil {
 			out.refused++
 			if fail {
-				t.Fatalf("seed %d pod %d: kubelet refuses: %v\nmachine %+v\npod %+v\nassignment %s\nusage %+v", seed, n, err, m, pod.Spec.Containers, pod.Annotations[v1alpha1.AssignmentAnnotation], k.usage(m).Spec.Pods)
+				t.Fatalf("seed %d pod %d: kubelet refuses: %v\nmachine %+v\npod %+v\nassignment %s\nusage %+v\n%s", seed, n, err, m, pod.Spec.Containers, pod.Annotations[v1alpha1.AssignmentAnnotation], k.usage(m).Spec.Pods, k.view(pod))
 			}
 			c.offline.PodDeleted(pod)
 			continue
