@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -21,7 +22,7 @@ func main() {
 type options struct {
 	nodes, pods, overlay, out string
 	policies                  []string
-	seeds, ownNodes           int
+	seeds, ownNodes, exact    int
 }
 
 func parseOptions(args []string) (*options, error) {
@@ -33,6 +34,7 @@ func parseOptions(args []string) (*options, error) {
 	fs.StringVar(&o.out, "o", "out/sim", "folder for results")
 	fs.IntVar(&o.seeds, "seeds", 10, "number of runs per policy, with seeds 1, 2, …")
 	fs.IntVar(&o.ownNodes, "own-nodes", 100, "size of the own cluster")
+	fs.IntVar(&o.exact, "exact", 0, "number of small clusters (3 nodes of the trace) to solve exactly, for the policies' gap to the optimum")
 	policy := fs.String("policy", strings.Join(policyNames, ","), "policies, comma separated, or all")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -41,10 +43,24 @@ func parseOptions(args []string) (*options, error) {
 		*policy = strings.Join(policyNames, ",")
 	}
 	o.policies = strings.Split(*policy, ",")
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
 	if o.seeds < 1 {
 		return nil, fmt.Errorf("--seeds %d: at least 1", o.seeds)
 	}
-	for _, p := range o.policies {
+	if o.ownNodes < 1 {
+		return nil, fmt.Errorf("--own-nodes %d: at least 1", o.ownNodes)
+	}
+	if o.exact < 0 {
+		return nil, fmt.Errorf("--exact %d: at least 0", o.exact)
+	}
+	for i, p := range o.policies {
+		o.policies[i] = strings.TrimSpace(p)
+		p = o.policies[i]
+		if slices.Contains(o.policies[:i], p) {
+			return nil, fmt.Errorf("--policy: %s is named twice", p)
+		}
 		if _, err := newPolicy(p, nil, nil); err != nil {
 			return nil, err
 		}
@@ -75,8 +91,8 @@ func simulate(args []string) error {
 			return err
 		}
 	}
-	if len(nodes) == 0 || len(pods) == 0 {
-		return fmt.Errorf("%w: %d nodes and %d pods", errTrace, len(nodes), len(pods))
+	if err := playable(nodes, pods, ov); err != nil {
+		return err
 	}
 	results := map[string][]*outcome{}
 	type job struct {
@@ -113,5 +129,34 @@ func simulate(args []string) error {
 	if first != nil {
 		return first
 	}
-	return report(o, results)
+	var gaps []gap
+	if o.exact > 0 {
+		if gaps, err = exactGaps(o, nodes, pods, ov); err != nil {
+			return err
+		}
+	}
+	return report(o, results, gaps)
+}
+
+// playable: a run comes to an end, for there are GPUs and pods that want some.
+func playable(nodes []nodeRow, pods []podRow, o *overlay) error {
+	gpus := 0
+	for i := range nodes {
+		gpus += nodes[i].gpus
+	}
+	wanting := 0
+	for i := range pods {
+		if pods[i].gpus > 1 || (pods[i].gpus == 1 && (pods[i].gpuMilli >= 1000 || o.Fractional != "drop")) {
+			wanting++
+		}
+	}
+	switch {
+	case gpus == 0:
+		return fmt.Errorf("%w: the %d nodes have no GPUs", errTrace, len(nodes))
+	case wanting == 0 && len(pods) > 0 && o.Fractional == "drop":
+		return fmt.Errorf("%w: none of the %d pods wants a whole GPU, and the overlay drops fractional ones (fractional: round keeps them)", errTrace, len(pods))
+	case wanting == 0:
+		return fmt.Errorf("%w: none of the %d pods wants GPUs", errTrace, len(pods))
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -89,18 +90,63 @@ func readOverlay(path string) (*overlay, error) {
 	if err := yaml.UnmarshalStrict(b, o); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errTrace, path, err)
 	}
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errTrace, path, err)
+	}
+	return o, nil
+}
+
+// Bounds of an overlay's numbers.
+const (
+	maxNUMANodes = 64
+	maxVFs       = 1024
+)
+
+func (o *overlay) validate() error {
 	if o.Fractional != "" && o.Fractional != "round" && o.Fractional != "drop" {
-		return nil, fmt.Errorf("%w: %s: fractional %q is neither round nor drop", errTrace, path, o.Fractional)
+		return fmt.Errorf("fractional %q is neither round nor drop", o.Fractional)
+	}
+	within := func(field string, n, most int) error {
+		if n < 0 || n > most {
+			return fmt.Errorf("%s: %d is not from 0 to %d", field, n, most)
+		}
+		return nil
+	}
+	for i, s := range o.Shapes {
+		at := fmt.Sprintf("shapes[%d].", i)
+		if err := errors.Join(
+			within(at+"gpus", s.GPUs, maxGPUs), within(at+"numa", s.NUMA, maxNUMANodes), within(at+"sockets", s.Sockets, maxNUMANodes),
+			within(at+"switches", s.Switches, maxGPUs), within(at+"vfsPerSwitch", s.VFsPerSwitch, maxVFs),
+		); err != nil {
+			return err
+		}
+		if s.Sockets > max(1, s.NUMA) {
+			return fmt.Errorf("%ssockets: %d sockets have only %d NUMA nodes", at, s.Sockets, max(1, s.NUMA))
+		}
+		for j, p := range s.Partitions {
+			if p < 1 || p > maxGPUs {
+				return fmt.Errorf("%spartitions[%d]: %d is not from 1 to %d", at, j, p, maxGPUs)
+			}
+		}
 	}
 	for i, w := range o.Wishes {
+		at := fmt.Sprintf("wishes[%d].", i)
+		if err := errors.Join(
+			within(at+"minGPUs", w.MinGPUs, maxGPUs), within(at+"maxGPUs", w.MaxGPUs, maxGPUs), within(at+"vfsPerGPU", w.VFsPerGPU, maxVFs),
+		); err != nil {
+			return err
+		}
+		if !(w.Share >= 0 && w.Share <= 1) {
+			return fmt.Errorf("%sshare: %v is not from 0 to 1", at, w.Share)
+		}
 		if w.Alignment == "" {
 			continue
 		}
 		if _, err := v1alpha1.ParseAlignment(w.Alignment); err != nil {
-			return nil, fmt.Errorf("%w: %s: wishes[%d]: %w", errTrace, path, i, err)
+			return fmt.Errorf("%salignment: %w", at, err)
 		}
 	}
-	return o, nil
+	return nil
 }
 
 // shapeFor is the shape of a node.

@@ -20,14 +20,22 @@ type stat struct {
 }
 
 func statOf(rs []*outcome, f func(*outcome) float64) stat {
+	values := make([]float64, 0, len(rs))
+	for _, r := range rs {
+		values = append(values, f(r))
+	}
+	return statOfValues(values)
+}
+
+func statOfValues(values []float64) stat {
 	var s stat
-	for _, r := range rs {
-		s.Mean += f(r) / float64(len(rs))
+	for _, v := range values {
+		s.Mean += v / float64(len(values))
 	}
-	for _, r := range rs {
-		s.Spread += (f(r) - s.Mean) * (f(r) - s.Mean)
+	for _, v := range values {
+		s.Spread += (v - s.Mean) * (v - s.Mean)
 	}
-	s.Spread = math.Sqrt(s.Spread / math.Max(1, float64(len(rs)-1)))
+	s.Spread = math.Sqrt(s.Spread / math.Max(1, float64(len(values)-1)))
 	return s
 }
 
@@ -53,7 +61,7 @@ func metrics() []metric {
 }
 
 // report prints the table and writes the files.
-func report(o *options, results map[string][]*outcome) error {
+func report(o *options, results map[string][]*outcome, gaps []gap) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
@@ -75,6 +83,9 @@ func report(o *options, results map[string][]*outcome) error {
 		if err := writeCSV(filepath.Join(o.out, p+".csv"), results[p]); err != nil {
 			return err
 		}
+	}
+	if err := reportGaps(o, gaps, summary); err != nil {
+		return err
 	}
 	b, err := json.MarshalIndent(summary, "", "  ")
 	if err != nil {

@@ -18,6 +18,8 @@ type outcome struct {
 	// allocated[d] is the share of GPUs allocated when the demand that arrived
 	// is d percent of the capacity.
 	allocated [gridPoints]float64
+	// gpus is the number of GPUs allocated at the end.
+	gpus int
 	// saturation is allocated at the end; full at 100 % of demand.
 	full, saturation float64
 	// aligned[l] is the share of pods with several units that got them within
@@ -35,13 +37,38 @@ type outcome struct {
 
 // run replays the trace once.
 func run(name string, nodes []nodeRow, pods []podRow, o *overlay, seed uint64) (*outcome, error) {
-	// The same seed draws the same pods for every policy.
-	draw := rand.New(rand.NewPCG(seed, 1))
 	c, err := newCluster(nodes, o)
 	if err != nil {
 		return nil, err
 	}
-	mix := shares(pods)
+	// The same seed draws the same pods for every policy.
+	list, err := draw(rand.New(rand.NewPCG(seed, 1)), c.capacity, pods, o)
+	if err != nil {
+		return nil, err
+	}
+	return replay(name, c, list, shares(pods), seed)
+}
+
+// draw takes pods out of the trace at random until their GPUs are more than the
+// capacity by the share of arrivals.
+func draw(r *rand.Rand, capacity int, pods []podRow, o *overlay) ([]*pod, error) {
+	var out []*pod
+	for demand := 0; float64(demand) < arrivals*float64(capacity); {
+		p, err := o.podFor(r, &pods[r.IntN(len(pods))])
+		if err != nil {
+			return nil, err
+		}
+		if p == nil {
+			continue
+		}
+		out = append(out, p)
+		demand += p.gpus
+	}
+	return out, nil
+}
+
+// replay lets a policy place the pods of a list in turn on an empty cluster.
+func replay(name string, c *cluster, list []*pod, mix []typeShare, seed uint64) (*outcome, error) {
 	pol, err := newPolicy(name, rand.New(rand.NewPCG(seed, 2)), mix)
 	if err != nil {
 		return nil, err
@@ -50,14 +77,7 @@ func run(name string, nodes []nodeRow, pods []podRow, o *overlay, seed uint64) (
 	demand, allocated := 0, 0
 	placed, multi, wishes, granted, failed, arrived, waiting := 0, 0, 0, 0, 0, 0, 0
 	point := 0
-	for float64(demand) < arrivals*float64(c.capacity) {
-		p, err := o.podFor(draw, &pods[draw.IntN(len(pods))])
-		if err != nil {
-			return nil, err
-		}
-		if p == nil {
-			continue
-		}
+	for _, p := range list {
 		if p.gpus == 0 {
 			if n := neutral(c, p); n != nil {
 				n.take(p, nil)
@@ -97,6 +117,7 @@ func run(name string, nodes []nodeRow, pods []podRow, o *overlay, seed uint64) (
 	for ; point < gridPoints; point++ {
 		out.allocated[point] = float64(allocated) / float64(c.capacity)
 	}
+	out.gpus = allocated
 	out.full, out.saturation = out.allocated[100], out.allocated[gridPoints-1]
 	for l := range out.aligned {
 		out.aligned[l] /= float64(max(1, multi))

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestOwnTrace: on the own cluster our policy is never refused by kubelet, grants
@@ -70,6 +72,24 @@ func TestBadInput(t *testing.T) {
 			_, err := readNodes(write("sn,cpu_milli,memory_mib,gpu,model\na,x,1,1,T4\n"))
 			return err
 		},
+		"empty file": func() error { _, err := readPods(write("")); return err },
+		"no finite number": func() error {
+			_, err := readPods(write("name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,1,1,nan,0\n"))
+			return err
+		},
+		"too many GPUs": func() error {
+			_, err := readNodes(write("sn,cpu_milli,memory_mib,gpu,model\na,1,1,1000,T4\n"))
+			return err
+		},
+		"no GPUs": func() error {
+			return playable([]nodeRow{{name: "a"}}, []podRow{{gpus: 1}}, defaultOverlay())
+		},
+		"only fractions, dropped": func() error {
+			return playable([]nodeRow{{gpus: 8}}, []podRow{{gpus: 1, gpuMilli: 500}, {}}, &overlay{Fractional: "drop"})
+		},
+		"share":    func() error { _, err := readOverlay(write("wishes: [{share: 1.5}]\n")); return err },
+		"switches": func() error { _, err := readOverlay(write("shapes: [{gpus: 8, switches: -1}]\n")); return err },
+		"sockets":  func() error { _, err := readOverlay(write("shapes: [{sockets: 2}]\n")); return err },
 		"negative": func() error {
 			_, err := readPods(write("name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,1,1,-1,0\n"))
 			return err
@@ -87,7 +107,27 @@ func TestBadInput(t *testing.T) {
 			}
 		})
 	}
-	if err := simulate([]string{"-policy", "best"}); err == nil {
-		t.Error("an unknown policy is accepted")
+	for _, args := range [][]string{{"-policy", "best"}, {"-policy", "ours,ours"}, {"-seeds", "0"}, {"-exact", "-1"}, {"-own-nodes", "0"}, {"trace.csv"}} {
+		if err := simulate(args); err == nil {
+			t.Errorf("%v is accepted", args)
+		}
+	}
+}
+
+// TestLenientInput: columns that say nothing may be missing, names may have a
+// byte order mark and blanks.
+func TestLenientInput(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	text := "\ufeffname, cpu_milli ,memory_mib,num_gpu,gpu_spec\na,1000,1024.0,2.0,T4| A10\nb,1000,1024,0,nan\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readPods(path)
+	want := []podRow{
+		{milliCPU: 1000, memoryMiB: 1024, gpus: 2, gpuMilli: 1000, models: []string{"T4", "A10"}},
+		{milliCPU: 1000, memoryMiB: 1024, gpuMilli: 1000},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(podRow{})); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 }

@@ -43,17 +43,25 @@ func readCSV(path string, need []string, fn func(get func(string) string) error)
 	r := csv.NewReader(f)
 	r.FieldsPerRecord = -1
 	head, err := r.Read()
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: %s is empty: want a first line with column names", errTrace, path)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", errTrace, path, err)
 	}
 	col := map[string]int{}
 	for i, h := range head {
-		col[strings.TrimSpace(h)] = i
+		// Spreadsheets put a byte order mark before the first name.
+		col[strings.ToLower(strings.TrimSpace(strings.TrimPrefix(h, "\ufeff")))] = i
 	}
+	var missing []string
 	for _, n := range need {
 		if _, ok := col[n]; !ok {
-			return fmt.Errorf("%w: %s: no column %s", errTrace, path, n)
+			missing = append(missing, n)
 		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: %s: no column %s; the first line has %s", errTrace, path, strings.Join(missing, ", "), strings.Join(head, ","))
 	}
 	for line := 2; ; line++ {
 		row, err := r.Read()
@@ -75,24 +83,48 @@ func readCSV(path string, need []string, fn func(get func(string) string) error)
 	}
 }
 
-func number(s string) (int64, error) {
+// maxNumber bounds every number of a trace, so that sums cannot overflow.
+const maxNumber = 1 << 40
+
+// number reads a column as a whole number from 0 on; fractions are cut off.
+func number(column, s string) (int64, error) {
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f < 0 {
-		return 0, fmt.Errorf("%q is no number from 0 on", s)
+	if err != nil || !(f >= 0 && f <= maxNumber) {
+		return 0, fmt.Errorf("%s: %q is no number from 0 to %d", column, s, int64(maxNumber))
 	}
 	return int64(f), nil
+}
+
+// gpuCount reads a number of GPUs.
+func gpuCount(column, s string) (int, error) {
+	n, err := number(column, s)
+	if err == nil && n > maxGPUs {
+		err = fmt.Errorf("%s: %d: at most %d", column, n, maxGPUs)
+	}
+	return int(n), err
+}
+
+// maxGPUs of one node or pod.
+const maxGPUs = 64
+
+// numberOr is number for a column that may be missing or empty.
+func numberOr(column, s string, def int64) (int64, error) {
+	if s == "" {
+		return def, nil
+	}
+	return number(column, s)
 }
 
 func readNodes(path string) ([]nodeRow, error) {
 	var out []nodeRow
 	err := readCSV(path, []string{"cpu_milli", "memory_mib", "gpu"}, func(get func(string) string) error {
-		cpu, e1 := number(get("cpu_milli"))
-		mem, e2 := number(get("memory_mib"))
-		gpu, e3 := number(get("gpu"))
+		cpu, e1 := number("cpu_milli", get("cpu_milli"))
+		mem, e2 := number("memory_mib", get("memory_mib"))
+		gpu, e3 := gpuCount("gpu", get("gpu"))
 		if err := errors.Join(e1, e2, e3); err != nil {
 			return err
 		}
-		out = append(out, nodeRow{name: get("sn"), milliCPU: cpu, memoryMiB: mem, gpus: int(gpu), model: get("model")})
+		out = append(out, nodeRow{name: get("sn"), milliCPU: cpu, memoryMiB: mem, gpus: gpu, model: get("model")})
 		return nil
 	})
 	return out, err
@@ -100,17 +132,19 @@ func readNodes(path string) ([]nodeRow, error) {
 
 func readPods(path string) ([]podRow, error) {
 	var out []podRow
-	err := readCSV(path, []string{"cpu_milli", "memory_mib", "num_gpu", "gpu_milli"}, func(get func(string) string) error {
-		cpu, e1 := number(get("cpu_milli"))
-		mem, e2 := number(get("memory_mib"))
-		gpu, e3 := number(get("num_gpu"))
-		milli, e4 := number(get("gpu_milli"))
+	err := readCSV(path, []string{"cpu_milli", "memory_mib", "num_gpu"}, func(get func(string) string) error {
+		cpu, e1 := number("cpu_milli", get("cpu_milli"))
+		mem, e2 := number("memory_mib", get("memory_mib"))
+		gpu, e3 := gpuCount("num_gpu", get("num_gpu"))
+		milli, e4 := numberOr("gpu_milli", get("gpu_milli"), 1000)
 		if err := errors.Join(e1, e2, e3, e4); err != nil {
 			return err
 		}
-		p := podRow{milliCPU: cpu, memoryMiB: mem, gpus: int(gpu), gpuMilli: milli}
-		if spec := get("gpu_spec"); spec != "" && spec != "nan" {
-			p.models = strings.Split(spec, "|")
+		p := podRow{milliCPU: cpu, memoryMiB: mem, gpus: gpu, gpuMilli: milli}
+		if spec := get("gpu_spec"); spec != "" && !strings.EqualFold(spec, "nan") {
+			for m := range strings.SplitSeq(spec, "|") {
+				p.models = append(p.models, strings.TrimSpace(m))
+			}
 		}
 		out = append(out, p)
 		return nil
