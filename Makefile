@@ -50,13 +50,21 @@ e2e: prerequisites ## End-to-end tests: one lab boot, real kubelet, libvirt and 
 e2e-machines: prerequisites ## VirtualMachine objects in the lab with two nodes: life, drain, controller killed, deletions
 	@CGO_ENABLED=0 go test -count=1 -v -timeout=40m ./test/e2e/machines
 
+.PHONY: e2e-scheduler
+e2e-scheduler: prerequisites ## Scheduler killed again and again in the lab while 20 pods with devices are placed
+	@CGO_ENABLED=0 go test -count=1 -v -timeout=20m ./test/e2e/scheduler
+
 .PHONY: bench
 bench: ## Go benchmarks of the parts, readable by benchstat
 	@CGO_ENABLED=0 go test -run='^$$' -bench=. -benchmem -count=$(or $(COUNT),1) ./topology/... ./host/... ./plugins/... ./deviceplugin/... ./launcher/...
 
 .PHONY: bench-scheduler
 bench-scheduler: ## Scheduler throughput and latency ratios: out/bench/scheduler.json
-	@CGO_ENABLED=0 go run ./test/bench/scheduler -o out/bench/scheduler.json
+	@CGO_ENABLED=0 go run ./test/bench/scheduler -o out/bench/scheduler.json $(BENCH_FLAGS)
+
+.PHONY: policydiff
+policydiff: ## Placements under kubelet's topology policies against kubelet's own managers, CASES of them (default 100,000; half an hour or more)
+	@CGO_ENABLED=0 go test -count=1 -timeout=0 -v ./test/integration/policydiff -args -pods=$(or $(CASES),100000)
 
 .PHONY: bench-controller
 bench-controller: ## 500 machines at once against a real API server: out/bench/controller.json
