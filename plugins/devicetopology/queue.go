@@ -58,11 +58,14 @@ func (pl *plugin) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFragmen
 	}
 	type request struct {
 		Container string
+		Init      bool
 		Requests  corev1.ResourceList
+		// Limits decide the quality of service, and with it exclusive CPUs.
+		Limits corev1.ResourceList
 	}
 	var rs []request
-	eachDeviceContainer(pod, func(c *corev1.Container) {
-		rs = append(rs, request{c.Name, c.Resources.Requests})
+	eachContainer(pod, func(c *corev1.Container, init bool) {
+		rs = append(rs, request{c.Name, init, c.Resources.Requests, c.Resources.Limits})
 	})
 	return []fwk.SignFragment{
 		{Key: Name + ".Requests", Value: rs},

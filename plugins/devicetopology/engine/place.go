@@ -345,45 +345,6 @@ func (w *placing) podScope() error {
 	return w.managers(v)
 }
 
-// podSums are the CPUs and memory of a pod as kubelet's pod scope counts them:
-// what runs for long together, or the largest init container with the sidecars
-// before it.
-func podSums(cs []Container) (cpus int, memory []MemoryNeed) {
-	long, sidecars, peak := 0, 0, 0
-	var memLong, memSide, memPeak []MemoryNeed
-	for _, c := range cs {
-		switch c.Kind {
-		case Init:
-			peak = max(peak, sidecars+c.CPUs)
-			memPeak = joinMemory(memPeak, joinMemory(memSide, c.Memory, add64), max64)
-		case Sidecar:
-			sidecars += c.CPUs
-			long += c.CPUs
-			memSide = joinMemory(memSide, c.Memory, add64)
-			memLong = joinMemory(memLong, c.Memory, add64)
-		case App:
-			long += c.CPUs
-			memLong = joinMemory(memLong, c.Memory, add64)
-		}
-	}
-	return max(long, peak), joinMemory(memLong, memPeak, max64)
-}
-
-func add64(a, b int64) int64 { return a + b }
-func max64(a, b int64) int64 { return max(a, b) }
-
-func joinMemory(a, b []MemoryNeed, f func(x, y int64) int64) []MemoryNeed {
-	out := slices.Clone(a)
-	for _, n := range b {
-		if i := slices.IndexFunc(out, func(x MemoryNeed) bool { return x.Type == n.Type }); i >= 0 {
-			out[i].Bytes = f(out[i].Bytes, n.Bytes)
-		} else {
-			out = append(out, n)
-		}
-	}
-	return out
-}
-
 // containerScope places container by container. Where several containers have
 // devices and their greedy choices miss the wish, it chooses for the whole pod
 // first and looks whether kubelet would agree.
