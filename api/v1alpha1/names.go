@@ -55,6 +55,11 @@ const (
 	AgentRunDir     = "/run/kubevfio"
 	AgentSocketName = "agent.sock"
 	AgentSocket     = AgentRunDir + "/" + AgentSocketName
+	// CapabilityCacheDir holds what libvirt found out about QEMU on this node.
+	// The agent makes it, a DaemonSet of the launcher's image fills it.
+	CapabilityCacheDir = AgentRunDir + "/capabilities"
+	// LauncherUser is user and group of the launcher's image, as KubeVirt's.
+	LauncherUser = 107
 	// SeccompProfile is the Localhost profile for launcher pods, relative to
 	// kubelet's seccomp root (normally /var/lib/kubelet/seccomp).
 	SeccompProfile = "kubevfio/launcher.json"

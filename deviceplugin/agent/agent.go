@@ -96,6 +96,9 @@ func New(cfg Config) (*Agent, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w: state folder: %w", ErrConfig, err)
 	}
+	if err := makeCapabilityFolder(cfg.RunDir); err != nil {
+		return nil, err
+	}
 	if err := a.buildHost(); err != nil {
 		return nil, err
 	}
@@ -111,6 +114,22 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.watcher = plugin.NewWatcher(cfg.PluginDir, time.Second, cfg.Log.With("part", "plugin"))
 	return a, nil
+}
+
+// makeCapabilityFolder makes the folder that the launcher's DaemonSet fills,
+// which runs as an ordinary user. Pods see it read-only.
+func makeCapabilityFolder(runDir string) error {
+	dir := filepath.Join(runDir, filepath.Base(v1alpha1.CapabilityCacheDir))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("%w: capability folder: %w", ErrConfig, err)
+	}
+	if os.Geteuid() != 0 {
+		return nil // a test
+	}
+	if err := os.Chown(dir, v1alpha1.LauncherUser, v1alpha1.LauncherUser); err != nil {
+		return fmt.Errorf("%w: capability folder: %w", ErrConfig, err)
+	}
+	return nil
 }
 
 // kubeletSource is nil without a kubelet address: an interface that holds a nil

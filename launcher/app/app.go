@@ -18,6 +18,7 @@ import (
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/host"
+	"github.com/kubevfio/kubevfio/launcher/capcache"
 	"github.com/kubevfio/kubevfio/launcher/pid1"
 	"github.com/kubevfio/kubevfio/launcher/supervisor"
 	"github.com/kubevfio/kubevfio/launcher/trim"
@@ -45,9 +46,9 @@ func (e ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
 
 // flags are what run and supervise share.
 type flags struct {
-	runDir, podInfo, root, dev, agentSocket, terminationLog, emulator, libvirt string
-	standby                                                                    bool
-	verbose                                                                    bool
+	runDir, podInfo, root, dev, agentSocket, terminationLog, emulator, libvirt, capabilities string
+
+	standby, verbose bool
 }
 
 func (f *flags) register(c *cobra.Command) {
@@ -60,6 +61,7 @@ func (f *flags) register(c *cobra.Command) {
 	fs.StringVar(&f.terminationLog, "termination-log", launcherrpcv1.TerminationLog, "file for the termination message; empty for none")
 	fs.StringVar(&f.emulator, "emulator", "", "path of QEMU; libvirt's default when empty")
 	fs.StringVar(&f.libvirt, "libvirt", string(virt.Embedded), "how libvirt runs: embedded, or daemon (a private session libvirtd, for virsh)")
+	fs.StringVar(&f.capabilities, "capabilities", capcache.DefaultDir, "the node's folder of libvirt's knowledge about QEMU; empty lets libvirt probe QEMU for each pod")
 	fs.BoolVar(&f.standby, "standby", os.Getenv(launcherrpcv1.EnvStandby) == "true", "hold the devices and wait for `proxy release` before QEMU starts (also $"+launcherrpcv1.EnvStandby+"=true)")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "log more")
 }
@@ -68,7 +70,7 @@ func (f *flags) register(c *cobra.Command) {
 func (f *flags) args() []string {
 	return []string{
 		"--run-dir=" + f.runDir, "--podinfo=" + f.podInfo, "--host-root=" + f.root, "--dev=" + f.dev,
-		"--agent-socket=" + f.agentSocket, "--emulator=" + f.emulator, "--libvirt=" + f.libvirt,
+		"--agent-socket=" + f.agentSocket, "--emulator=" + f.emulator, "--libvirt=" + f.libvirt, "--capabilities=" + f.capabilities,
 		fmt.Sprintf("--standby=%t", f.standby), fmt.Sprintf("--verbose=%t", f.verbose),
 	}
 }
@@ -85,7 +87,7 @@ func New(version string, more ...*cobra.Command) *cobra.Command {
 		RunE:          func(*cobra.Command, []string) error { return runInit(&f) },
 	}
 	f.register(root)
-	root.AddCommand(runCommand(), superviseCommand(version), proxyCommand(), probeCommand(), &cobra.Command{
+	root.AddCommand(runCommand(), superviseCommand(version), proxyCommand(), probeCommand(), capabilitiesCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(c.OutOrStdout(), "%s libvirt=%t\n", version, virt.Available)
@@ -171,6 +173,7 @@ func supervise(ctx context.Context, f *flags, version string, signals <-chan os.
 		Environ:       os.Environ(),
 		ContainerName: os.Getenv(EnvContainerName),
 		Emulator:      f.emulator,
+		Capabilities:  f.capabilities,
 		Emulate:       os.Getenv(EnvDomainType) == "qemu",
 		Standby:       f.standby,
 		Restarts:      restarts(),

@@ -52,6 +52,9 @@ type Options struct {
 	ContainerName string
 	// Emulator is QEMU's program; libvirt's default when empty.
 	Emulator string
+	// Capabilities is the node's folder of libvirt's knowledge about QEMU; empty
+	// for none.
+	Capabilities string
 	// Emulate runs the guest without KVM, by QEMU's own emulation. For tests:
 	// the guest is many times slower and gets no device.
 	Emulate bool

@@ -188,6 +188,7 @@ func (s *Supervisor) save(change func(*record)) error {
 
 // open opens libvirt and asks who it is.
 func (s *Supervisor) open(ctx context.Context) (Hypervisor, error) {
+	s.fetchCapabilities(ctx)
 	if s.Libvirt == virt.Daemon {
 		if err := virt.EnsureDaemon(ctx, s.libvirtRoot(), s.Libvirtd); err != nil {
 			return nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -46,6 +47,8 @@ type Options struct {
 type Event struct {
 	Domain string
 	Kind   EventKind
+	// Device is the alias of the device of an [EventDeviceGone].
+	Device string
 }
 
 // EventKind is what happened.
@@ -63,6 +66,8 @@ const (
 	EventDestroyed EventKind = "destroyed" // QEMU ended because we said so
 	EventFailed    EventKind = "failed"    // QEMU ended by itself
 	EventLost      EventKind = "lost"      // the connection to libvirt is gone
+
+	EventDeviceGone EventKind = "device-gone" // the host took a device away and the guest gave it back
 )
 
 // State is what libvirt says about a domain.
@@ -171,6 +176,22 @@ func QEMULog(root string, mode Mode, domain string) string {
 		return filepath.Join(root, "cachehome", "libvirt", "qemu", "log", domain+".log")
 	}
 	return filepath.Join(root, "log", "qemu", domain+".log")
+}
+
+// CapabilityDir is where libvirt keeps what it found out about QEMU.
+func CapabilityDir(root string, mode Mode) string {
+	if mode == Daemon {
+		return filepath.Join(root, "cachehome", "libvirt", "qemu", "cache", "capabilities")
+	}
+	return filepath.Join(root, "cache", "qemu", "capabilities")
+}
+
+// DefaultEmulator is QEMU's program for guests of this machine's kind.
+func DefaultEmulator() string {
+	if runtime.GOARCH == "arm64" {
+		return "qemu-system-aarch64"
+	}
+	return "qemu-system-x86_64"
 }
 
 // queue hands events to one goroutine in order, however long it takes for one:

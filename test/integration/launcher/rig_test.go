@@ -43,6 +43,8 @@ mount --bind "$GUEST" $R/guest
 mount --bind "$WORK/pod" $R/etc/kubevfio/podinfo
 mount --bind "$WORK/run" $R/run/kubevfio-launcher
 mount --bind "$WORK/fake" $R/fake
+if [ -n "${CAPS:-}" ]; then mkdir -p $R/run/kubevfio/capabilities; mount --bind "$CAPS" $R/run/kubevfio/capabilities; fi
+if [ -n "${CAPS_RO:-}" ]; then mount -o remount,bind,ro $R/run/kubevfio/capabilities; fi
 touch $R/usr/bin/kubevfio-launcher
 mount --bind "$BINARY" $R/usr/bin/kubevfio-launcher
 cd $R
@@ -51,7 +53,7 @@ pivot_root . old
 umount -l /old
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin KUBEVFIO_DOMAIN_TYPE=qemu $POD_ENV \
   setpriv --reuid=107 --regid=107 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
-  /usr/bin/kubevfio-launcher run --termination-log=/run/kubevfio-launcher/termination "$@"
+  /usr/bin/kubevfio-launcher ${COMMAND:-run --termination-log=/run/kubevfio-launcher/termination} "$@"
 `
 
 // pod is what a test asks for.
@@ -64,6 +66,11 @@ type pod struct {
 	memlock uint64
 	// stdout gets the console instead of a buffer.
 	stdout *os.File
+	// command replaces "run".
+	command string
+	// capabilities is the host's folder for /run/kubevfio/capabilities, read-only
+	// unless there is a command.
+	capabilities string
 	// fill makes files below /fake in the container.
 	fill func(dir string)
 }
@@ -161,6 +168,12 @@ func start(t *testing.T, p pod) *container {
 		c.cmd = exec.Command("unshare", append(args, p.args...)...)
 	}
 	c.cmd.Env = append(os.Environ(), "ROOT="+root, "GUEST="+guest, "WORK="+work, "BINARY="+bin, "POD_ENV="+strings.Join(p.env, " "))
+	if p.capabilities != "" {
+		c.cmd.Env = append(c.cmd.Env, "CAPS="+p.capabilities, "COMMAND="+p.command)
+		if p.command == "" {
+			c.cmd.Env = append(c.cmd.Env, "CAPS_RO=1")
+		}
+	}
 	c.cmd.Stdout, c.cmd.Stderr = c.stdout, c.stderr
 	if p.stdout != nil {
 		c.cmd.Stdout = p.stdout
