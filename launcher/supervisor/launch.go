@@ -10,6 +10,7 @@ import (
 	"time"
 
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
+	"github.com/kubevfio/kubevfio/api/vmspec"
 	"github.com/kubevfio/kubevfio/launcher/failure"
 	"github.com/kubevfio/kubevfio/launcher/podinfo"
 	"github.com/kubevfio/kubevfio/launcher/preflight"
@@ -37,6 +38,7 @@ func (s *Supervisor) launch(ctx context.Context, info podinfo.Info, rec record) 
 		{"host", func() error { return s.readHost(ctx, p) }},
 		{"nodes", func() error { return s.checkNodes(p) }},
 		{"domain", func() (err error) { xml, lock, viommu, err = s.build(p); return err }},
+		{"hugepages", func() error { return s.checkHugepages(p) }},
 		{"memlock", func() error { return preflight.MemoryLock(ctx, s.Agent, lock, viommu) }},
 		{"vf", func() error { return s.configureVFs(ctx, p) }},
 		{"volumes", func() error { return s.makeFiles(ctx, p) }},
@@ -89,6 +91,15 @@ func (s *Supervisor) checkNodes(p *plan) error {
 		}
 	}
 	return n.VFIO(p.host, p.given)
+}
+
+// checkHugepages checks that the huge pages are there that the domain names.
+func (s *Supervisor) checkHugepages(p *plan) error {
+	page, err := vmspec.HugepageBytes(p.spec)
+	if err != nil {
+		return fromBuild(err)
+	}
+	return preflight.Hugepages(s.Host, page, p.huge, preflight.ReserveHugepages)
 }
 
 // standby waits for a release, holding the devices.

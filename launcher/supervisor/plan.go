@@ -48,6 +48,8 @@ type plan struct {
 	nccl string
 	// vfs are the settings that the agent makes before the start.
 	vfs []domain.VFSettings
+	// huge is the guest's memory by cell, bound where its vCPUs are pinned.
+	huge []preflight.HugeMemory
 }
 
 // readInputs decodes the spec and the environment and lets them agree with the
@@ -239,6 +241,9 @@ func (s *Supervisor) build(p *plan) (xml string, lock uint64, viommu uint32, err
 		return "", 0, 0, fromBuild(err)
 	}
 	p.nccl, p.vfs = report.NCCLTopology, report.VFs
+	if p.huge, err = hugeMemory(report); err != nil {
+		return "", 0, 0, err
+	}
 	s.Log.Info("domain", "memoryLockBytes", report.MemoryLockBytes, "notes", report.Notes)
 	if s.Emulate {
 		emulate(dom)
@@ -253,6 +258,24 @@ func (s *Supervisor) build(p *plan) (xml string, lock uint64, viommu uint32, err
 		return "", 0, 0, fmt.Errorf("write the domain's XML: %w", err)
 	}
 	return xml, report.MemoryLockBytes, viommu, nil
+}
+
+// hugeMemory is the memory of a domain's cells. Memory is only bound to its
+// nodes where vCPUs are pinned; elsewhere it prefers them.
+func hugeMemory(report *domain.Report) ([]preflight.HugeMemory, error) {
+	bound := slices.ContainsFunc(report.Cells, func(c domain.CellReport) bool { return len(c.Pins) > 0 })
+	var out []preflight.HugeMemory
+	for _, c := range report.Cells {
+		m := preflight.HugeMemory{Bytes: c.MemoryBytes}
+		if bound {
+			var err error
+			if m.Nodes, err = host.ParseList(c.MemoryNodes); err != nil {
+				return nil, fmt.Errorf("memory nodes of guest cell %d: %w", c.Cell, err)
+			}
+		}
+		out = append(out, m)
+	}
+	return out, nil
 }
 
 // persistentState is the volume that keeps the firmware's variables and the TPM.
