@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
@@ -83,6 +85,8 @@ func (s *Supervisor) happened(g Guest, e virt.Event, stop *stopping) (done bool,
 		s.mu.Lock()
 		s.state.GuestReboots++
 		s.mu.Unlock()
+	case virt.EventDeviceGone:
+		s.deviceGone(e.Device)
 	case virt.EventPanicked:
 		return true, s.panicked(g)
 	case virt.EventEnded:
@@ -96,6 +100,30 @@ func (s *Supervisor) happened(g Guest, e virt.Event, stop *stopping) (done bool,
 		return true, errLostLibvirt
 	}
 	return false, nil
+}
+
+// deviceGone notes that the host took a device away; the guest runs on.
+func (s *Supervisor) deviceGone(alias string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// ua-KIND-NAME, and -N for a further function of the unit.
+	_, name, _ := strings.Cut(strings.TrimPrefix(alias, "ua-"), "-")
+	is := func(name string) func(launcherrpcv1.Device) bool {
+		return func(d launcherrpcv1.Device) bool { return name != "" && d.Name == name }
+	}
+	i := slices.IndexFunc(s.state.Devices, is(name))
+	if cut := strings.LastIndexByte(name, '-'); i < 0 && cut > 0 {
+		i = slices.IndexFunc(s.state.Devices, is(name[:cut]))
+	}
+	if i < 0 {
+		s.Log.Warn("a device left the guest", "alias", alias)
+		return
+	}
+	// snapshot's copies and the plan's list stay as they are.
+	s.state.Devices = slices.Clone(s.state.Devices)
+	d := &s.state.Devices[i]
+	d.TakenAway = true
+	s.Log.Error("the host took a device away from the running guest, which goes on without it", "name", d.Name, "address", d.Host, "resource", d.Resource)
 }
 
 // errLostLibvirt makes this supervisor end without an outcome.

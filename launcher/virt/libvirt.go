@@ -80,6 +80,13 @@ func (c *Conn) watch(o Options) error {
 	if _, err := c.c.DomainEventRebootRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain) { post(d, EventReboot) }); err != nil {
 		return fmt.Errorf("watch the guest: %w", plain(err))
 	}
+	// QEMU gives a device back whose driver on the host asks for it.
+	_, err = c.c.DomainEventDeviceRemovedRegister(nil, func(_ *libvirt.Connect, _ *libvirt.Domain, e *libvirt.DomainEventDeviceRemoved) {
+		q.in <- Event{Kind: EventDeviceGone, Device: e.DevAlias}
+	})
+	if err != nil {
+		return fmt.Errorf("watch the guest: %w", plain(err))
+	}
 	if o.Mode != Daemon {
 		return nil
 	}

@@ -111,6 +111,8 @@ type Device struct {
 	Name     string `json:"name,omitempty"`
 	Resource string `json:"resource"`
 	Host     string `json:"host"`
+	// TakenAway: the host has removed it while the guest ran.
+	TakenAway bool `json:"takenAway,omitempty"`
 }
 
 // Timing is how long one step of the start took.

@@ -111,3 +111,12 @@ func TestDeviceMissing(t *testing.T) {
 		t.Errorf("termination message %+v does not name the field and the variable", o)
 	}
 }
+
+// TestDeviceTakenAway is given a function that the host does not have any more.
+func TestDeviceTakenAway(t *testing.T) {
+	c := start(t, pod{vm: vm("", oneVF), env: []string{"PCI_RESOURCE_KUBEVFIO_IO_IGB_VF=0000:41:10.6"}, args: fakeHost(), fill: sysfs(t, "vfio-pci")})
+	o := c.end(65, launcherrpcv1.ReasonDeviceNotViable)
+	if o.Address != "0000:41:10.6" || !strings.Contains(o.Message, "taken away") {
+		t.Errorf("termination message %+v does not name the address", o)
+	}
+}
