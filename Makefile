@@ -86,6 +86,14 @@ soak: ## The randomised kubelet differential test with 100,000 steps
 page-test: prerequisites ## The controller's page in headless Chromium (installs Debian's chromium when it is missing); screenshots in out/page
 	@CGO_ENABLED=0 go test -count=1 -v -timeout=10m ./test/page
 
+.PHONY: e2e-launcher
+e2e-launcher: prerequisites ## End-to-end tests of the launcher: topology in the guest, volumes, huge pages, TPM, attach, failures
+	@CGO_ENABLED=0 go test -count=1 -v -timeout=40m ./test/e2e/launcher
+
+.PHONY: bench-launcher
+bench-launcher: prerequisites ## Start time against plain QEMU, memory and image size of the launcher: out/bench/launcher.json (PAIRS, default 7)
+	@CGO_ENABLED=0 go run ./test/bench/launcher -pairs $(or $(PAIRS),7) -o out/bench/launcher.json
+
 ##@ Building
 
 .PHONY: build
