@@ -2,6 +2,7 @@ package hostcmd
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/kubevfio/kubevfio/topology"
 )
@@ -26,9 +27,12 @@ type Report struct {
 
 // NUMAReport is a NUMA node.
 type NUMAReport struct {
-	ID          int              `json:"id"`
-	Socket      *int             `json:"socket,omitempty"`
-	CPUs        []int            `json:"cpus,omitempty"`
+	ID     int   `json:"id"`
+	Socket *int  `json:"socket,omitempty"`
+	CPUs   []int `json:"cpus,omitempty"`
+	// Cores are the node's CPUs by core: the hardware threads of each, sorted.
+	// Absent where the host does not say which CPUs share a core.
+	Cores       [][]int          `json:"cores,omitempty"`
 	MemoryBytes uint64           `json:"memoryBytes"`
 	Hugepages   []HugepageReport `json:"hugepages,omitempty"`
 	Distances   []int            `json:"distances,omitempty"`
@@ -132,6 +136,7 @@ func NewReport(h *topology.Host) *Report {
 	for i := range h.NUMANodes {
 		n := &h.NUMANodes[i]
 		out := NUMAReport{ID: n.ID, Socket: known(h.SocketOf(n.ID)), CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, Distances: n.Distances}
+		out.Cores = cores(h, n.CPUs)
 		for _, p := range n.Hugepages {
 			out.Hugepages = append(out.Hugepages, HugepageReport(p))
 		}
@@ -152,6 +157,25 @@ func NewReport(h *topology.Host) *Report {
 		r.Skipped = append(r.Skipped, SkipReport(s))
 	}
 	return r
+}
+
+// cores are the sets of hardware threads of the CPUs, by their lowest CPU; nil
+// when any CPU's siblings are not told.
+func cores(h *topology.Host, cpus []int) [][]int {
+	var out [][]int
+	for i := range h.CPUs {
+		c := &h.CPUs[i]
+		if !slices.Contains(cpus, c.ID) {
+			continue
+		}
+		if len(c.Siblings) == 0 {
+			return nil
+		}
+		if c.Siblings[0] == c.ID {
+			out = append(out, c.Siblings)
+		}
+	}
+	return out
 }
 
 func functionReport(f *topology.Function) FunctionReport {

@@ -2,12 +2,9 @@ package domain
 
 import (
 	"flag"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,6 +12,8 @@ import (
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/api/vmspec"
+	"github.com/kubevfio/kubevfio/host"
+	"github.com/kubevfio/kubevfio/launcher/domain/domaintest"
 	"github.com/kubevfio/kubevfio/topology"
 )
 
@@ -59,18 +58,7 @@ func golden(t *testing.T, name, got string) {
 
 func schemaCheck(t *testing.T, xml string) {
 	t.Helper()
-	prog, err := exec.LookPath("virt-xml-validate")
-	if err != nil {
-		t.Log("virt-xml-validate is not installed (Debian: libvirt-clients): the schema is not checked")
-		return
-	}
-	f := filepath.Join(t.TempDir(), "domain.xml")
-	if err := os.WriteFile(f, []byte(xml), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(prog, f, "domain").CombinedOutput(); err != nil {
-		t.Errorf("libvirt's schema refuses the domain: %v\n%s\n%s", err, out, xml)
-	}
+	domaintest.Schema(t, xml)
 }
 
 func TestThin(t *testing.T) {
@@ -115,18 +103,24 @@ networks:
 	}
 }
 
-// newSchema reports whether the installed schema is that of libvirt 11 or later.
-func newSchema() bool {
-	out, err := exec.Command("virt-xml-validate", "--version").Output()
+// checkPlacement holds a domain against the host that it is for.
+func checkPlacement(t testing.TB, xml string, h *topology.Host) {
+	t.Helper()
+	problems := domaintest.Placement(xml, h)
+	for _, p := range problems {
+		t.Error(p)
+	}
+	if len(problems) > 0 {
+		t.Log(xml)
+	}
+}
+
+func parseSet(s string) []int {
+	ids, err := host.ParseList(s)
 	if err != nil {
-		return false
+		panic(err)
 	}
-	var major int
-	_, version, _ := strings.Cut(string(out), "(libvirt) ")
-	if _, err := fmt.Sscanf(version, "%d.", &major); err != nil {
-		return false
-	}
-	return major >= 11
+	return ids
 }
 
 func quantity(s string) *resource.Quantity {

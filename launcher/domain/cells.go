@@ -87,6 +87,12 @@ func allowedCPUs(in *Input) ([]topology.CPU, error) {
 			out = append(out, c)
 		}
 	}
+	if len(in.Host.CPUs) == 0 {
+		// The host does not tell its CPUs: the cpuset alone says what there is.
+		for _, id := range in.CPUs {
+			out = append(out, topology.CPU{ID: id, Socket: -1, Core: -1, NUMA: topology.NUMAUnknown})
+		}
+	}
 	if len(in.CPUs) > 0 && len(in.Host.CPUs) > 0 && len(out) < len(in.CPUs) {
 		return nil, hostErrorf("spec.domain.cpu", "the cpuset %s has CPUs that the host's topology does not show", listString(in.CPUs))
 	}
@@ -392,7 +398,9 @@ func (p *cpuPlan) topology(in *Input, n int) error {
 	if c == nil || !c.DedicatedCPUPlacement {
 		return nil
 	}
-	if p.threads > 1 {
+	if p.threads > 1 && !coresKnown(in.Host) {
+		p.notes = append(p.notes, "the host's cores are not known here: whether threads of a guest core share a host core is not checked")
+	} else if p.threads > 1 {
 		if i := p.unpaired(in.Host, p.threads); i >= 0 {
 			return hostErrorf("spec.domain.cpu.threads", "vCPUs %d to %d would be threads of one core, but the cpuset has no %d free threads of one host core for them; set kubelet's full-pcpus-only or threads: 1", i, i+p.threads-1, p.threads)
 		}
@@ -415,6 +423,12 @@ func (p *cpuPlan) topology(in *Input, n int) error {
 		p.sockets, p.cores = k, p.cores/k
 	}
 	return nil
+}
+
+// coresKnown reports whether the host tells which CPUs share a core. A
+// NodeInventory does not.
+func coresKnown(h *topology.Host) bool {
+	return slices.ContainsFunc(h.CPUs, func(c topology.CPU) bool { return len(c.Siblings) > 0 })
 }
 
 // unpaired is the first vCPU at which a run of t vCPUs is not t threads of one

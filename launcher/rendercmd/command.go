@@ -67,7 +67,7 @@ func (o *options) run(cmd *cobra.Command) error {
 	if o.spec == "" || (o.inventory == "" && o.hostFile == "") {
 		return fmt.Errorf("--spec and --inventory are required")
 	}
-	in, err := o.input(cmd)
+	in, notes, err := o.input(cmd)
 	if err != nil {
 		return err
 	}
@@ -75,6 +75,7 @@ func (o *options) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	report.Notes = append(report.Notes, notes...)
 	w := cmd.OutOrStdout()
 	switch o.output {
 	case "xml":
@@ -96,48 +97,55 @@ func (o *options) run(cmd *cobra.Command) error {
 	return fmt.Errorf("--output %q: want xml, report, json or svg", o.output)
 }
 
-// input gathers what Build wants from the files.
-func (o *options) input(cmd *cobra.Command) (*domain.Input, error) {
+// input gathers what Build wants from the files, with notes on the devices that
+// the host would not hand out now.
+func (o *options) input(cmd *cobra.Command) (in *domain.Input, notes []string, err error) {
 	text, err := readFile(cmd.InOrStdin(), o.spec)
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("--spec: %w", err)
 	}
 	obj, err := vmspec.DecodeObject(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.spec, err)
+		return nil, nil, fmt.Errorf("%s: %w", o.spec, err)
 	}
 	l, err := o.load(cmd)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	in := &domain.Input{Spec: obj.Spec, Name: firstOf(o.name, obj.Name, "vm"), UUID: firstOf(o.uuid, obj.UID, placeholderUUID), Host: l.host}
+	in = &domain.Input{Spec: obj.Spec, Name: firstOf(o.name, obj.Name, "vm"), UUID: firstOf(o.uuid, obj.UID, placeholderUUID), Host: l.host}
 	if in.Devices, err = devices(o.devices, obj.Spec, l); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if in.CPUs, err = host.ParseList(o.cpus); err != nil {
-		return nil, fmt.Errorf("--cpus: %w", err)
+		return nil, nil, fmt.Errorf("--cpus: %w", err)
 	}
 	if in.MemNodes, err = host.ParseList(o.mems); err != nil {
-		return nil, fmt.Errorf("--mems: %w", err)
+		return nil, nil, fmt.Errorf("--mems: %w", err)
 	}
 	if in.Libvirt.LibvirtVersion, err = libvirtVersion(o.libvirt); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	in.Paths = DefaultPaths(v1alpha1.LauncherRunDir)
 	in.Volumes, err = domain.PlaceVolumes(obj.Spec, v1alpha1.LauncherRunDir, nil)
-	return in, err
+	for _, d := range in.Devices {
+		if len(d.Members) > 0 && l.blocked[d.Members[0]] != "" {
+			notes = append(notes, d.Name+" would not be handed out now: "+l.blocked[d.Members[0]])
+		}
+	}
+	return in, notes, err
 }
 
 // load reads the host; a full one takes the place of an inventory's.
 func (o *options) load(cmd *cobra.Command) (*loaded, error) {
 	var l *loaded
-	for _, name := range []string{o.inventory, o.hostFile} {
+	for i, name := range []string{o.inventory, o.hostFile} {
+		flag := []string{"--inventory", "--host"}[i]
 		if name == "" {
 			continue
 		}
 		next, err := load(cmd.Context(), name)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", flag, err)
 		}
 		if l != nil && next.partial {
 			return nil, fmt.Errorf("--host %s: is a NodeInventory; want the host's full topology", name)

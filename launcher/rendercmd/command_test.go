@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/kubevfio/kubevfio/host"
+	"github.com/kubevfio/kubevfio/host/hostcmd"
 	"github.com/kubevfio/kubevfio/host/hosttest"
 )
 
@@ -61,7 +62,7 @@ func TestRenderLab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	js, err := json.Marshal(map[string]any{"host": h})
+	js, err := json.Marshal(hostcmd.NewReport(h))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func TestRenderOutputs(t *testing.T) {
 		"newer libvirt":    {[]string{"--libvirt-version", "12.2.0"}, "<domain"},
 		"missing spec":     {[]string{"--spec", "/nonexistent"}, "!no such file"},
 		"missing device":   {[]string{"--inventory", filepath.Join(dir, "sys")}, "!"},
-		"host not a tree":  {[]string{"--host", spec}, "!no PCI functions"},
+		"host not a tree":  {[]string{"--host", spec}, "!want the JSON of"},
 		"memory nodes":     {[]string{"--mems", "1"}, "<domain"},
 		"uuid":             {[]string{"--uuid", "11111111-2222-3333-4444-555555555555"}, "<uuid>11111111-2222-3333-4444-555555555555</uuid>"},
 		"not a uuid":       {[]string{"--uuid", "x"}, "!not a UUID"},

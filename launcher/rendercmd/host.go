@@ -22,6 +22,8 @@ type loaded struct {
 	// which has neither BARs nor cores.
 	units   map[topology.Address][]topology.Address
 	partial bool
+	// blocked says of leaders why the host cannot hand out their units now.
+	blocked map[topology.Address]string
 }
 
 // load reads a host from a tree or archive with sys/, from the JSON of
@@ -60,48 +62,72 @@ func isText(b []byte) bool {
 	return len(b) > 0 && !slices.Contains(b[:min(len(b), 4096)], 0) && b[0] != 0x1f
 }
 
+func newLoaded(h *topology.Host) *loaded {
+	return &loaded{host: h, units: map[topology.Address][]topology.Address{}, blocked: map[topology.Address]string{}}
+}
+
 func fromHost(h *topology.Host) *loaded {
-	l := &loaded{host: h, units: map[topology.Address][]topology.Address{}}
+	l := newLoaded(h)
 	for _, u := range topology.Units(h) {
 		l.units[u.ID] = u.Members
+		if u.Blocked != "" {
+			l.blocked[u.ID] = u.Blocked
+		}
 	}
 	return l
 }
 
-// parse reads JSON or YAML text.
+// parse reads JSON or YAML text: the agent's report, a NodeInventory, a list of
+// one, or the bare spec of one.
 func parse(text []byte) (*loaded, error) {
-	var head struct {
-		Kind string          `json:"kind"`
-		Host json.RawMessage `json:"host"`
-		Spec json.RawMessage `json:"spec"`
-	}
 	js, err := yaml.YAMLToJSON(text)
 	if err != nil {
 		return nil, err
 	}
+	var head struct {
+		Kind        string            `json:"kind"`
+		Items       []json.RawMessage `json:"items"`
+		Host        json.RawMessage   `json:"host"`
+		Functions   []json.RawMessage `json:"functions"`
+		Attachments []json.RawMessage `json:"attachments"`
+	}
 	if err := json.Unmarshal(js, &head); err != nil {
 		return nil, err
 	}
-	if head.Kind == "NodeInventory" {
+	switch {
+	case head.Kind == "NodeInventory":
 		var inv v1alpha1.NodeInventory
 		if err := json.Unmarshal(js, &inv); err != nil {
 			return nil, err
 		}
 		return fromInventory(&inv.Spec)
+	case head.Kind == "List" || head.Kind == "NodeInventoryList":
+		if len(head.Items) != 1 {
+			return nil, fmt.Errorf("a list of %d objects: want one NodeInventory", len(head.Items))
+		}
+		return parse(head.Items[0])
+	case head.Kind != "":
+		return nil, fmt.Errorf("kind %q: %s", head.Kind, wantHost)
+	case len(head.Host) > 0 && head.Host[0] == '{':
+		return parse(head.Host)
+	case len(head.Functions) > 0:
+		h, err := hostOfReport(js)
+		if err != nil {
+			return nil, err
+		}
+		return fromHost(h), nil
+	case len(head.Attachments) > 0:
+		var spec v1alpha1.NodeInventorySpec
+		if err := json.Unmarshal(js, &spec); err != nil {
+			return nil, err
+		}
+		return fromInventory(&spec)
 	}
-	if len(head.Host) > 0 {
-		js = head.Host
-	}
-	var h topology.Host
-	if err := json.Unmarshal(js, &h); err != nil {
-		return nil, err
-	}
-	if len(h.Functions) == 0 {
-		return nil, fmt.Errorf("no PCI functions: want the JSON of 'kubevfio-agent inventory -o json', a NodeInventory, or a tree or archive with sys/")
-	}
-	slices.SortFunc(h.Functions, func(a, b topology.Function) int { return a.Address.Compare(b.Address) })
-	return fromHost(&h), nil
+	return nil, fmt.Errorf("no PCI functions: %s", wantHost)
 }
+
+// wantHost says what an inventory can be.
+const wantHost = "want the JSON of 'kubevfio-agent inventory -o json', a NodeInventory, or a tree or archive with sys/"
 
 // fromInventory makes a host of what a NodeInventory tells.
 func fromInventory(s *v1alpha1.NodeInventorySpec) (*loaded, error) {
@@ -132,7 +158,8 @@ func fromInventory(s *v1alpha1.NodeInventorySpec) (*loaded, error) {
 		}
 	}
 	slices.SortFunc(h.CPUs, func(a, b topology.CPU) int { return a.ID - b.ID })
-	l := &loaded{host: h, units: map[topology.Address][]topology.Address{}, partial: true}
+	l := newLoaded(h)
+	l.partial = true
 	for i := range s.Units {
 		if err := l.inventoryUnit(s, i); err != nil {
 			return nil, fmt.Errorf("units[%d]: %w", i, err)
@@ -199,5 +226,8 @@ func (l *loaded) inventoryUnit(s *v1alpha1.NodeInventorySpec, i int) error {
 		l.host.Functions = append(l.host.Functions, g)
 	}
 	l.units[members[0]] = members
+	if u.NotReady != "" {
+		l.blocked[members[0]] = u.NotReady
+	}
 	return nil
 }
