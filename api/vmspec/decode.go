@@ -28,7 +28,8 @@ func Decode(text []byte) (*v1alpha1.VirtualMachineInstanceSpec, error) {
 
 // Object is a decoded VM of any of the forms that people keep in files.
 type Object struct {
-	// Kind is VirtualMachine, VirtualMachineInstance, or empty for a bare spec.
+	// Kind is VirtualMachine, VirtualMachineInstance, Pod, or empty for a bare
+	// spec.
 	Kind string
 	// Name and Namespace of the object, empty for a bare spec.
 	Name, Namespace string
@@ -37,8 +38,8 @@ type Object struct {
 	Spec *v1alpha1.VirtualMachineInstanceSpec
 }
 
-// DecodeObject reads a VirtualMachineInstance, a VirtualMachine (its template)
-// or a bare spec, strictly as [Decode].
+// DecodeObject reads a VirtualMachineInstance, a VirtualMachine (its template),
+// a Pod with the annotation kubevfio.io/vm, or a bare spec, strictly as [Decode].
 func DecodeObject(text []byte) (*Object, error) {
 	if len(text) > MaxBytes {
 		return nil, tooLong(text)
@@ -46,12 +47,29 @@ func DecodeObject(text []byte) (*Object, error) {
 	var head struct {
 		APIVersion string `json:"apiVersion"`
 		Kind       string `json:"kind"`
+		Metadata   struct {
+			Name, Namespace, UID string
+			Annotations          map[string]string
+		} `json:"metadata"`
 	}
 	if err := yaml.Unmarshal(text, &head); err != nil {
 		return nil, yamlError(err)
 	}
 	want := v1alpha1.Group + "/" + v1alpha1.Version
-	if head.Kind != "" && head.APIVersion != want {
+	switch {
+	case head.Kind == "Pod" && head.APIVersion == "v1":
+		text, ok := head.Metadata.Annotations[v1alpha1.VMAnnotation]
+		if !ok {
+			return nil, Errorf("metadata.annotations", "have no %s: the pod describes no VM", v1alpha1.VMAnnotation)
+		}
+		spec, err := Decode([]byte(text))
+		if err != nil {
+			return nil, fmt.Errorf("annotation %s: %w", v1alpha1.VMAnnotation, err)
+		}
+		return &Object{Kind: head.Kind, Name: head.Metadata.Name, Namespace: head.Metadata.Namespace, UID: head.Metadata.UID, Spec: spec}, nil
+	case strings.HasPrefix(head.APIVersion, "kubevirt.io/"):
+		return nil, Errorf("apiVersion", "is %q, want %q; 'kubectl vfio import' converts KubeVirt's manifests", head.APIVersion, want)
+	case head.Kind != "" && head.APIVersion != want:
 		return nil, Errorf("apiVersion", "is %q, want %q", head.APIVersion, want)
 	}
 	switch head.Kind {

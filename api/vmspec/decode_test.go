@@ -55,6 +55,8 @@ func TestDecodeObject(t *testing.T) {
 		"instance":       {"apiVersion: kubevfio.io/v1alpha1\nkind: VirtualMachineInstance\nmetadata: {name: a}\nspec: " + spec, "a", ""},
 		"machine":        {"apiVersion: kubevfio.io/v1alpha1\nkind: VirtualMachine\nmetadata: {name: b}\nspec: {runStrategy: Always, template: {spec: " + spec + "}}", "b", ""},
 		"KubeVirt's":     {"apiVersion: kubevirt.io/v1\nkind: VirtualMachine\nspec: {}", "", "apiVersion"},
+		"pod":            {"apiVersion: v1\nkind: Pod\nmetadata: {name: c, annotations: {kubevfio.io/vm: \"" + spec + "\"}}\nspec: {containers: []}", "c", ""},
+		"pod without VM": {"apiVersion: v1\nkind: Pod\nmetadata: {name: c}\nspec: {containers: []}", "", "kubevfio.io/vm"},
 		"another kind":   {"apiVersion: kubevfio.io/v1alpha1\nkind: DevicePool\nspec: {}", "", "kind"},
 		"unknown within": {"apiVersion: kubevfio.io/v1alpha1\nkind: VirtualMachineInstance\nmetadata: {name: a}\nspec: {domain: {chips: 1}}", "", `unknown field "spec.domain.chips"`},
 	}

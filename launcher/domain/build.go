@@ -108,8 +108,10 @@ func (b *builder) identity() error {
 func (b *builder) placeCPUs() error {
 	var nodes []int
 	for _, u := range b.units {
-		if n := u.leader().NUMA; n != topology.NUMAUnknown && !slices.Contains(nodes, n) {
-			nodes = append(nodes, n)
+		for _, f := range u.members {
+			if n := f.NUMA; n != topology.NUMAUnknown && !slices.Contains(nodes, n) {
+				nodes = append(nodes, n)
+			}
 		}
 	}
 	slices.Sort(nodes)

@@ -123,6 +123,33 @@ func parseSet(s string) []int {
 	return ids
 }
 
+// TestUnitOverTwoRoots gives a guest a unit of which the functions hang on two
+// root complexes of two NUMA nodes: each goes below its own.
+func TestUnitOverTwoRoots(t *testing.T) {
+	h, devices, spec := shapeOf([]byte{0, 1, 5}, 2)
+	devices[0].Members = append(devices[0].Members, devices[1].Members...)
+	devices = slices.Delete(devices, 1, 2)
+	spec.Domain.Devices.HostDevices = slices.Delete(spec.Domain.Devices.HostDevices, 1, 2)
+	dom, report, err := Build(Input{Name: "vm", UUID: testUUID, Host: h, Spec: spec, Devices: devices, Paths: testPaths()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	xml, err := dom.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	schemaCheck(t, xml)
+	checkPlacement(t, xml, h)
+	if len(report.Expanders) != 3 || len(report.Cells) != 2 {
+		t.Errorf("%d expanders and %d cells, want 3 and 2", len(report.Expanders), len(report.Cells))
+	}
+	for _, d := range report.Devices {
+		if d.Cell == nil || *d.Cell != d.NUMA {
+			t.Errorf("%s of host node %d is in cell %v", d.Host, d.NUMA, d.Cell)
+		}
+	}
+}
+
 func quantity(s string) *resource.Quantity {
 	q := resource.MustParse(s)
 	return &q

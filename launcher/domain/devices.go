@@ -17,7 +17,8 @@ var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-
 
 const (
 	classNVMe = 0x0108
-	// maxPCIDomain is libvirt's limit for the domain of a host device.
+	// maxPCIDomain is the limit of the property host of QEMU's vfio-pci; libvirt
+	// itself takes 32 bits.
 	maxPCIDomain = 0xffff
 )
 
@@ -122,7 +123,7 @@ func (b *builder) matchOne(r vmspec.Request, d *Device, owner map[topology.Addre
 		case f.Transparent():
 			return deviceErrorf(r.Field(), a, "is a bridge (class %06x), which VFIO does not pass through", f.Class)
 		case a.Domain > maxPCIDomain:
-			return deviceErrorf(r.Field(), a, "libvirt passes through PCI domains up to %04x", maxPCIDomain)
+			return deviceErrorf(r.Field(), a, "is in PCI domain %x, QEMU passes through domains up to %04x (on a machine with VMD, switch it off for this device's slot)", a.Domain, maxPCIDomain)
 		}
 		u.members = append(u.members, f)
 	}

@@ -36,7 +36,7 @@ func TestErrors(t *testing.T) {
 			ErrDevice, "0000:62:00.0: was also given to g"},
 		"NVMe use of something else": {vm + "    hostDevices: [{name: g, deviceName: r, use: Disk}]\n", one, nil, ErrDevice, "lone NVMe controller"},
 		"32-bit domain": {gpu, []string{"g=10000:01:00.0"}, func(in *Input) { in.Host = read(t, desktop) },
-			ErrDevice, "PCI domains up to ffff"},
+			ErrDevice, "is in PCI domain 10000, QEMU passes through domains up to ffff"},
 		"too few address bits": {gpu, []string{"g=0000:13:00.0"}, func(in *Input) { in.Host = read(t, hgx); in.Host.PhysAddrBits = 39 },
 			ErrHost, "39 address bits reach 512 GiB"},
 		"iommufd with an old libvirt": {strings.Replace(gpu, "deviceName: r", "deviceName: r, iommufd: true", 1), one, nil, ErrHost, "needs libvirt 12.2, the image has 11.3.0"},

@@ -126,27 +126,29 @@ func planPCI(units []*unit, o pciOptions) ([]*node, error) {
 		root string
 		numa int
 	}
-	by := map[key][]*unit{}
+	by := map[key][]*slotGroup{}
 	var keys []key
-	for _, u := range units {
-		k := key{u.leader().Root, u.leader().NUMA}
-		if _, ok := by[k]; !ok {
-			keys = append(keys, k)
+	us := slices.Clone(units)
+	slices.SortStableFunc(us, func(a, b *unit) int { return a.leader().Address.Compare(b.leader().Address) })
+	for _, u := range us {
+		// The slots of a unit may hang on several root complexes: an IOMMU group
+		// is about isolation, not about place.
+		for _, g := range slotGroups(u) {
+			k := key{g.funcs[0].Root, g.funcs[0].NUMA}
+			if _, ok := by[k]; !ok {
+				keys = append(keys, k)
+			}
+			by[k] = append(by[k], g)
 		}
-		by[k] = append(by[k], u)
 	}
 	slices.SortFunc(keys, func(a, b key) int {
 		return cmp.Or(compareRoots(a.root, b.root), cmp.Compare(a.numa, b.numa))
 	})
 	var expanders []*node
 	for _, k := range keys {
-		us := by[k]
-		slices.SortFunc(us, func(a, b *unit) int { return a.leader().Address.Compare(b.leader().Address) })
 		e := &node{model: modelExpander, host: k.root, numa: k.numa}
-		for _, u := range us {
-			for _, g := range slotGroups(u) {
-				e.hang(g, o)
-			}
+		for _, g := range by[k] {
+			e.hang(g, o)
 		}
 		expanders = append(expanders, e)
 	}

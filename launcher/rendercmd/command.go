@@ -36,8 +36,9 @@ func NewCommand() *cobra.Command {
 		Short: "Show the domain that a VM would get on a host, without touching the host",
 		Long: `Show the libvirt domain that a VM would get on a host, without touching that host.
 
---spec is a VirtualMachineInstance, a VirtualMachine or a bare spec, YAML or JSON.
---inventory is the host: the JSON of 'kubevfio-agent inventory -o json', a NodeInventory object, a
+--spec is a VirtualMachineInstance, a VirtualMachine, a Pod with the annotation kubevfio.io/vm, or a bare
+spec, YAML or JSON.
+--inventory is the host: what "kubevfio-agent inventory -o json" (or yaml) prints, a NodeInventory object, a
 folder with sys/ (and proc/), or such a folder as .tar or .tar.gz. A NodeInventory has neither BARs nor
 CPU cores; give one of the other forms as --host to have the MMIO window and thread pinning right.
 --devices gives entries of the spec their units: NAME=ADDRESS for an entry, RESOURCE=ADDRESS,ADDRESS for

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -77,7 +78,7 @@ func TestAgentReport(t *testing.T) {
 				}
 				return out
 			}
-			if d := cmp.Diff(plain(want), plain(got)); d != "" {
+			if d := cmp.Diff(plain(want), plain(got), cmpopts.EquateEmpty()); d != "" {
 				t.Errorf("the report loses (-) or invents (+):\n%s", d)
 			}
 		})
