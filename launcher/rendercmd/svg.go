@@ -21,7 +21,7 @@ const (
 	title      = 22
 	sideWidth  = boxWidth + 4*pad
 	sidesApart = 150
-	top        = 64
+	top        = 74
 )
 
 // group is a NUMA node with its root complexes.
@@ -62,7 +62,7 @@ text{font:12px sans-serif;fill:#1b1f24}.h{font-weight:bold;font-size:14px}.s{fil
 <rect width="100%%" height="100%%" fill="#fff"/>
 <text x="%d" y="24" class="h">%s</text>
 <text x="%d" y="44" class="s">%d vCPUs, %s memory, MMIO window %s</text>
-<text x="%d" y="58" class="h">host</text><text x="%d" y="58" class="h">guest</text>
+<text x="%d" y="68" class="h">host</text><text x="%d" y="68" class="h">guest</text>
 `, width, h+pad, width, h+pad, html.EscapeString(in.Name), pad, html.EscapeString(in.Name), pad, r.VCPUs, size(r.MemoryBytes), size(r.Window.Size), pad, pad+sideWidth+sidesApart)
 	_, err := io.WriteString(w, head+b.String()+"</svg>\n")
 	return err
