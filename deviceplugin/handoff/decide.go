@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 )
@@ -271,8 +270,10 @@ func (l *Ledger) Allocate(ctx context.Context, resource string, ids []string) (G
 }
 
 // Verify is the last gate before a container starts: it asks kubelet who really
-// holds the units and refuses when that pod was assigned others. On success it
-// returns the claim, which is certain then.
+// holds the units and refuses when that pod was assigned others. Only kubelet's
+// word counts here, not what was believed at allocation: a pod that nobody but
+// kubelet knows yet may have been taken for another. On success it returns the
+// claim, which is certain then. Kubelet repeats a start that was refused.
 func (l *Ledger) Verify(ctx context.Context, resource string, ids []string) (Claim, error) {
 	pool, err := l.pool(resource)
 	if err == nil {
@@ -281,42 +282,26 @@ func (l *Ledger) Verify(ctx context.Context, resource string, ids []string) (Cla
 	if err != nil {
 		return Claim{}, l.refuse(resource, nil, err)
 	}
-	asked := l.Reconcile(ctx)
-	c, ok := l.claimOf(resource, ids)
-	if !ok {
-		return Claim{}, l.refuse(resource, nil, fmt.Errorf("%w: nobody is known to hold exactly %s: %w", ErrUnsure, list(ids), errors.Join(asked)))
+	held, v, err := l.reconcile(ctx)
+	if err != nil {
+		return Claim{}, l.refuse(resource, nil, fmt.Errorf("%w: %s: %w", ErrUnsure, list(ids), err))
 	}
-	if !c.Sure {
-		return Claim{}, l.refuse(resource, &Pod{UID: c.PodUID, Namespace: c.Namespace, Name: c.Name},
-			fmt.Errorf("%w: %s: %w", ErrUnsure, list(ids), errors.Join(asked)))
+	i := slices.IndexFunc(held, func(h Held) bool { return h.Resource == resource && sameSet(h.IDs, ids) })
+	if i < 0 {
+		return Claim{}, l.refuse(resource, nil, fmt.Errorf("%w: kubelet names nobody who holds exactly %s", ErrUnsure, list(ids)))
 	}
-	p := l.look(ctx, nil).pods[c.PodUID]
-	if p == nil {
-		return c, nil // seen before; its deletion is on its way
+	h := held[i]
+	p := v.byName()[h.Namespace+"/"+h.Name]
+	if p == nil || p.Terminal {
+		return Claim{}, l.refuse(resource, nil, fmt.Errorf("%w: %s: kubelet names pod %s/%s, which is not known here yet", ErrUnsure, list(ids), h.Namespace, h.Name))
 	}
-	if want, has := assigned(p, c.Container, resource); has && !sameSet(want, ids) && !pool.adopt {
+	want, has := assigned(p, h.Container, resource)
+	if has && !sameSet(want, ids) && !pool.adopt {
 		return Claim{}, l.refuse(resource, p, fmt.Errorf("%w: pod %s container %s holds %s, assigned are %s",
-			ErrMismatch, p.Ref(), c.Container, list(ids), list(want)))
+			ErrMismatch, p.Ref(), h.Container, list(ids), list(want)))
 	}
-	return c, nil
-}
-
-// claimOf finds the claim on exactly these units, by the pod that owns them now.
-func (l *Ledger) claimOf(resource string, ids []string) (Claim, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	owner, ok := l.owner[ids[0]]
-	if !ok {
-		return Claim{}, false
-	}
-	for k, c := range l.claims {
-		if k.uid == owner.uid && k.resource == resource && sameSet(c.IDs, ids) {
-			out := *c
-			out.IDs = slices.Clone(c.IDs)
-			return out, true
-		}
-	}
-	return Claim{}, false
+	return Claim{PodUID: p.UID, Namespace: p.Namespace, Name: p.Name, Container: h.Container, Resource: resource,
+		IDs: slices.Sorted(slices.Values(ids)), Assigned: has && sameSet(want, ids), Sure: true}, nil
 }
 
 func (l *Ledger) pool(resource string) (*pool, error) {

@@ -299,6 +299,15 @@ func (l *Ledger) Reconcile(ctx context.Context) error {
 	if l.cfg.Holders == nil {
 		return nil
 	}
+	_, _, err := l.reconcile(ctx)
+	return err
+}
+
+// reconcile is Reconcile; it gives kubelet's word and the pods of that moment.
+func (l *Ledger) reconcile(ctx context.Context) ([]Held, *view, error) {
+	if l.cfg.Holders == nil {
+		return nil, nil, fmt.Errorf("%w: kubelet cannot be asked", ErrUnsure)
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Wait)
 	defer cancel()
 	l.mu.Lock()
@@ -306,26 +315,32 @@ func (l *Ledger) Reconcile(ctx context.Context) error {
 	l.mu.Unlock()
 	held, err := l.cfg.Holders.Holders(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnsure, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnsure, err)
 	}
 	v := l.look(ctx, nil)
 	l.confirm(v, held, epoch)
-	return nil
+	return held, v, nil
+}
+
+// byName finds pods as kubelet's pod-resources API names them: it speaks of pods
+// in kubelet's own list, and a name comes again after deletion: the live one
+// counts.
+func (v *view) byName() map[string]*Pod {
+	out := make(map[string]*Pod, len(v.pods))
+	for uid, p := range v.pods {
+		if v.kubelet && !v.inKubelet[uid] {
+			continue
+		}
+		if q := out[p.Ref()]; q == nil || q.Terminal || p.Created.After(q.Created) && !p.Terminal {
+			out[p.Ref()] = p
+		}
+	}
+	return out
 }
 
 // confirm applies kubelet's word.
 func (l *Ledger) confirm(v *view, held []Held, epoch int) {
-	byName := make(map[string]*Pod, len(v.pods))
-	for uid, p := range v.pods {
-		// Kubelet speaks of pods in its own list. A name comes again after
-		// deletion: the live one counts.
-		if v.kubelet && !v.inKubelet[uid] {
-			continue
-		}
-		if q := byName[p.Ref()]; q == nil || q.Terminal || p.Created.After(q.Created) && !p.Terminal {
-			byName[p.Ref()] = p
-		}
-	}
+	byName := v.byName()
 	l.mu.Lock()
 	if epoch != l.epoch {
 		l.mu.Unlock()

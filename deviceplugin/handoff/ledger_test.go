@@ -281,6 +281,33 @@ func TestFallback(t *testing.T) {
 	}
 }
 
+// TestStartOfUnknownPod: what was believed at allocation does not let a pod start
+// that kubelet names and nobody here knows.
+func TestStartOfUnknownPod(t *testing.T) {
+	r := newRig(t, false, []Pod{mk("f", 1)}, []Pod{mk("f", 1)})
+	if _, err := r.Allocate(t.Context(), gpu, []string{u1}); err != nil {
+		t.Fatal(err)
+	}
+	r.holders.held = []Held{{Namespace: "ns", Name: "a", Container: "c", Resource: gpu, IDs: []string{u1}}}
+	if _, err := r.Verify(t.Context(), gpu, []string{u1}); !errors.Is(err, ErrUnsure) {
+		t.Fatalf("the holder is not known: %v, want %v", err, ErrUnsure)
+	}
+	r.holders.held = nil
+	if _, err := r.Verify(t.Context(), gpu, []string{u1}); !errors.Is(err, ErrUnsure) {
+		t.Fatalf("kubelet names nobody: %v, want %v", err, ErrUnsure)
+	}
+	r.holders.err = errors.New("no socket")
+	if _, err := r.Verify(t.Context(), gpu, []string{u1}); !errors.Is(err, ErrUnsure) {
+		t.Fatalf("kubelet does not answer: %v, want %v", err, ErrUnsure)
+	}
+	r.holders.err = nil
+	r.holders.held = []Held{{Namespace: "ns", Name: "a", Container: "c", Resource: gpu, IDs: []string{u1}}}
+	r.kubelet.set(mk("f", 1), mk("a", 1, u2))
+	if _, err := r.Verify(t.Context(), gpu, []string{u1}); !errors.Is(err, ErrMismatch) {
+		t.Fatalf("the holder was assigned another: %v, want %v", err, ErrMismatch)
+	}
+}
+
 // TestLostByKubelet: kubelet restarted before it wrote its checkpoint; it admits
 // the pod again, and the pod gets the same units again.
 func TestLostByKubelet(t *testing.T) {

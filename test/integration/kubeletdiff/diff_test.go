@@ -254,11 +254,12 @@ func TestStorm(t *testing.T) {
 		{"none", "container"}, {"best-effort", "container"}, {"restricted", "pod"}, {"single-numa-node", "container"},
 	} {
 		t.Run(c.policy, func(t *testing.T) {
-			r := newRig(t, s+uint64(i), c.policy, c.scope)
+			own := s + uint64(i)
 			if *seedFlag != 0 {
-				r.seed = *seedFlag // as given: the rig of each policy adds its index
+				own = s // as a failure names it
 			}
-			t.Logf("seed %d", s)
+			r := newRig(t, own, c.policy, c.scope)
+			t.Logf("seed %d", own)
 			for r.step = range max(100, *stepsFlag/4) {
 				r.stormy()
 				r.check()
