@@ -41,6 +41,11 @@ func runCommand() *cobra.Command {
 				return fmt.Errorf("own executable: %w", err)
 			}
 			cfg.WriteCommand = []string{self}
+			if os.Getenv("GOGC") == "" {
+				// The agent is idle nearly always: memory is worth more than the
+				// time of its rare collections.
+				debug.SetGCPercent(40)
+			}
 			cfg.Version = version()
 			a, err := agent.New(cfg)
 			if err != nil {

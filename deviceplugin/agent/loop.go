@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
@@ -238,12 +239,14 @@ func (a *Agent) held(unit string) bool {
 
 // sweep keeps the ledger in step with the pods.
 func (a *Agent) sweep(ctx context.Context) error {
+	told := map[types.UID]bool{} // see tellRefused
 	slow := time.NewTicker(30 * time.Second)
 	defer slow.Stop()
 	for {
 		changed := a.pods.Changed()
 		if a.pods.Synced() {
 			a.ledger.Sweep(ctx)
+			a.tellRefused(told)
 		}
 		select {
 		case <-ctx.Done():

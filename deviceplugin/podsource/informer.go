@@ -148,3 +148,16 @@ func (i *Informer) ByUID(uid string) *corev1.Pod {
 	}
 	return p
 }
+
+// Objects gives all cached pods, in no order, slim as those of ByUID. They must
+// not be changed.
+func (i *Informer) Objects() []*corev1.Pod {
+	list := i.informer.GetStore().List()
+	out := make([]*corev1.Pod, 0, len(list))
+	for _, o := range list {
+		if p, ok := o.(*corev1.Pod); ok {
+			out = append(out, p)
+		}
+	}
+	return out
+}
