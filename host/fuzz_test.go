@@ -42,6 +42,30 @@ func FuzzParseMask(f *testing.F) {
 	})
 }
 
+func FuzzParseLink(f *testing.F) {
+	for _, s := range []string{"16.0 GT/s PCIe\n", "2.5 GT/s", "Unknown\n", "NaN", "Inf", "-1", "255", "16", ""} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if v := parseSpeed(b); v < 0 || v > 1e9 {
+			t.Errorf("speed of %q is %d MT/s", b, v)
+		}
+		if v := parseWidth(b); v < 0 || v >= 255 {
+			t.Errorf("width of %q is %d", b, v)
+		}
+	})
+}
+
+func FuzzParseNodeMeminfo(f *testing.F) {
+	f.Add([]byte("Node 0 MemTotal:       131841340 kB\nNode 0 MemFree:        1 kB\n"))
+	f.Add([]byte("MemTotal:\nMemTotal: -1 kB\nMemFree: 99999999999999999999 kB"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if total, free := parseNodeMeminfo(b); total%1024 != 0 || free%1024 != 0 {
+			t.Errorf("%q: %d and %d bytes are no kilobytes", b, total, free)
+		}
+	})
+}
+
 func FuzzParseResource(f *testing.F) {
 	f.Add([]byte("0x00000000fe000000 0x00000000feffffff 0x0000000000040200\n0x0 0x0 0x0\n"))
 	f.Add([]byte("0x0 0xffffffffffffffff 0x200\n"))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -180,7 +181,7 @@ func parseResource(b []byte) (bars []topology.BAR, rom uint64, err error) {
 func parseSpeed(b []byte) int {
 	s, _, _ := strings.Cut(line(b), " ")
 	v, err := strconv.ParseFloat(s, 64)
-	if err != nil || v < 0 || v > 1e6 {
+	if err != nil || math.IsNaN(v) || v < 0 || v > 1e6 {
 		return 0
 	}
 	return int(v*1000 + 0.5)
