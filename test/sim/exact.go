@@ -209,11 +209,9 @@ func (e *exactNode) learnFabric() {
 // key is equal for equal situations of a node: places that are alike may be
 // swapped.
 func (e *exactNode) key() string {
-	free := ""
+	free := e.form(topology.Other, e.free, e.levels[topology.Other][0].gpus)
 	if e.legal != nil {
-		free = fmt.Sprint(e.free)
-	} else {
-		free = e.form(topology.Other, e.free, e.levels[topology.Other][0].gpus)
+		free = fmt.Sprint(e.free) // legal sets tell alike places apart
 	}
 	return fmt.Sprintf("%p %s %s %d %d", e.n.shape.Shape, e.n.row.model, free, e.have.MilliCPU, e.have.Memory)
 }

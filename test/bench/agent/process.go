@@ -195,7 +195,7 @@ func admissions(ctx context.Context, k *kubelet, n int) (preferred, allocate []t
 			{AvailableDeviceIDs: free, AllocationSize: int32(size)}}})
 		preferred = append(preferred, time.Since(start))
 		if err != nil {
-			return nil, nil, fmt.Errorf("GetPreferredAllocation for pod %d: %w", i, err)
+			return nil, nil, fmt.Errorf("call GetPreferredAllocation for pod %d: %w", i, err)
 		}
 		g.ids = pr.GetContainerResponses()[0].GetDeviceIDs()
 		if len(g.ids) != size || assigned != nil && !slices.Equal(g.ids, assigned) {
@@ -205,7 +205,7 @@ func admissions(ctx context.Context, k *kubelet, n int) (preferred, allocate []t
 		_, err = plugin.Allocate(ctx, &pluginapi.AllocateRequest{ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: g.ids}}})
 		allocate = append(allocate, time.Since(start))
 		if err != nil {
-			return nil, nil, fmt.Errorf("Allocate for pod %d: %w", i, err)
+			return nil, nil, fmt.Errorf("call Allocate for pod %d: %w", i, err)
 		}
 		free = slices.DeleteFunc(free, func(id string) bool { return slices.Contains(g.ids, id) })
 		if err := k.put(g, true); err != nil {
