@@ -58,7 +58,9 @@ func command() *cobra.Command {
 	f.Float32Var(&o.QPS, "kube-api-qps", o.QPS, "requests per second to the API server")
 	f.IntVar(&o.Burst, "kube-api-burst", o.Burst, "requests to the API server in a burst")
 	f.IntVar(&o.WebhookPort, "webhook-port", o.WebhookPort, "port of the eviction webhook; 0 switches it off")
-	f.StringSliceVar(&o.WebhookNames, "webhook-names", nil, "further host names of the webhook, for a controller outside the cluster")
+	f.StringVar(&o.APIAddress, "api-address", o.APIAddress, "address of the aggregated API subresources.kubevfio.io; 0 switches it off")
+	f.StringSliceVar(&o.ServingNames, "serving-names", nil, "further host names of webhook and API, for a controller outside the cluster")
+	f.DurationVar(&o.CertificateLife, "certificate-life", 0, "how long their certificate is valid, 90 days when 0; it is renewed when a third is left")
 	f.DurationVar(&o.EvictionPatience, "eviction-patience", o.EvictionPatience, "how long evictions of a guest's pod are put off at most while the guest is moved")
 	return cmd
 }

@@ -29,10 +29,14 @@ import (
 	"github.com/kubevfio/kubevfio/controller/launchercall"
 	"github.com/kubevfio/kubevfio/controller/launcherpod"
 	"github.com/kubevfio/kubevfio/controller/machine"
+	"github.com/kubevfio/kubevfio/controller/subresources"
 )
 
 // ErrOptions is the class of errors about options.
 var ErrOptions = errors.New("invalid option")
+
+// Off as an address switches what is served there off.
+const Off = "0"
 
 // Options of the controller.
 type Options struct {
@@ -49,17 +53,23 @@ type Options struct {
 	// QPS and Burst bound the requests to the API server.
 	QPS   float32
 	Burst int
-	// WebhookPort serves the eviction webhook; 0 switches it off. Its certificate
-	// is kept in Namespace.
+	// WebhookPort serves the eviction webhook; 0 switches it off.
 	WebhookPort int
-	// WebhookNames are further names by which the API server calls it, for a
-	// controller outside the cluster.
-	WebhookNames []string
+	// APIAddress serves the aggregated API; [Off] switches it off.
+	APIAddress string
+	// ServingNames are further names by which the API server calls webhook and API,
+	// for a controller outside the cluster. Their certificate is kept in Namespace.
+	ServingNames []string
+	// CertificateLife of that certificate, 90 days when 0; it is renewed when a
+	// third is left.
+	CertificateLife time.Duration
 	// EvictionPatience is how long evictions of a guest's pod are put off at most
 	// while the guest is moved.
 	EvictionPatience time.Duration
-	// Launcher talks to standby launchers; by pods/exec when nil.
+	// Launcher talks to standby launchers, Guests for the API to all of them; by
+	// pods/exec when nil.
 	Launcher instance.Launcher
+	Guests   subresources.Launcher
 	// SkipNameValidation lets several managers live in one process (tests).
 	SkipNameValidation bool
 }
@@ -77,6 +87,7 @@ func DefaultOptions() Options {
 		// fairness in the API server bound all of them together.
 		QPS: 100, Burst: 200,
 		WebhookPort:      9443,
+		APIAddress:       ":6443",
 		EvictionPatience: eviction.DefaultPatience,
 	}
 }
@@ -149,7 +160,9 @@ func New(cfg *rest.Config, o Options) (*Controller, error) {
 	if err := errors.Join(
 		instances.Setup(mgr, options(o)),
 		machines.Setup(mgr, options(o)),
-		evictions(mgr, cfg, serving, o),
+		serving.keep(mgr, cfg, o),
+		evictions(mgr, o),
+		serveAPI(mgr, cfg, serving, o),
 		servePage(mgr),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("ping", healthz.Ping),

@@ -70,17 +70,22 @@ func typeMissing(err error) bool {
 
 // roleFor names the ClusterRole of the manifests that allows what was refused.
 func roleFor(err error) string {
+	for _, word := range []string{"/console", "/vnc", "/screenshot"} {
+		if strings.Contains(err.Error(), v1alpha1.Group) && strings.Contains(err.Error(), "virtualmachineinstances"+word) {
+			return "ClusterRole kubevfio-console in the namespace"
+		}
+	}
 	switch d := details(err); d.Kind {
 	case "nodeinventories", "nodeusages", "devicepools":
 		return "ClusterRole kubevfio-hardware-view, for the whole cluster"
 	case "virtualmachines", "virtualmachineinstances":
-		if d.Group != v1alpha1.Group || strings.Contains(err.Error(), "cannot patch") || strings.Contains(err.Error(), "cannot update") {
+		if strings.Contains(err.Error(), "cannot patch") || strings.Contains(err.Error(), "cannot update") {
 			return "ClusterRole edit (which includes kubevfio-edit) in the namespace"
 		}
 		return "ClusterRole view (which includes kubevfio-view) in the namespace"
 	case "pods":
 		if strings.Contains(err.Error(), "pods/exec") {
-			return "ClusterRole kubevfio-console in the namespace"
+			return "the right to exec into pods, such as ClusterRole edit, in the namespace"
 		}
 	}
 	return "kubectl auth can-i --list shows what you have"

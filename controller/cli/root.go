@@ -52,8 +52,8 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 	s.flags.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().StringVarP(&s.output, "output", "o", "", "json, or nothing for people")
 	root.AddCommand(s.power()...)
-	root.AddCommand(s.guest()...)
-	root.AddCommand(s.explain(), s.devices(), s.topology(), s.page(), s.importCommand(), s.versionCommand())
+	root.AddCommand(s.guestCommands()...)
+	root.AddCommand(s.vnc(), s.explain(), s.devices(), s.topology(), s.page(), s.importCommand(), s.versionCommand())
 	s.completeAll(root)
 	adviseAll(root)
 	return root

@@ -18,13 +18,14 @@ import (
 	"github.com/kubevfio/kubevfio/controller/launcherpod"
 )
 
-// observe copies what the pod says into the status.
-func (r *Reconciler) observe(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, pod *corev1.Pod) error {
+// observe copies what the pod says into the status, and says when to look again, 0
+// for not by itself.
+func (r *Reconciler) observe(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, pod *corev1.Pod) (again time.Duration, err error) {
 	s := &vmi.Status
 	s.Attempt, s.PodName, s.PodUID, s.NodeName = attempt(vmi), pod.Name, pod.UID, pod.Spec.NodeName
 	r.condition(vmi, v1alpha1.ConditionPodCreated, metav1.ConditionTrue, "Created", "")
 	if err := r.devices(ctx, vmi, pod); err != nil {
-		return err
+		return 0, err
 	}
 	s.Interfaces = interfaces(vmi, pod)
 	c := compute(pod)
@@ -54,11 +55,7 @@ func (r *Reconciler) observe(ctx context.Context, vmi *v1alpha1.VirtualMachineIn
 			s.RunningSince = s.PhaseSince
 		}
 		r.moved(vmi, pod)
-		if c.Ready {
-			r.condition(vmi, v1alpha1.ConditionReady, metav1.ConditionTrue, "GuestRunning", "")
-		} else {
-			r.condition(vmi, v1alpha1.ConditionReady, metav1.ConditionFalse, "ProbeFailed", "the launcher's readiness probe fails; see the pod's events")
-		}
+		again = r.ready(ctx, vmi, pod, c)
 	case pod.Spec.NodeName != "":
 		reason, message := waiting(c)
 		r.phase(vmi, v1alpha1.VMIScheduled, reason, message)
@@ -71,7 +68,7 @@ func (r *Reconciler) observe(ctx context.Context, vmi *v1alpha1.VirtualMachineIn
 		}
 		r.phase(vmi, v1alpha1.VMIScheduling, reason, message)
 	}
-	return nil
+	return again, nil
 }
 
 // guestStarted tells whether the guest runs by the probes: by the startup probe

@@ -157,7 +157,8 @@ func (r *Reconciler) step(ctx context.Context, vmi *v1alpha1.VirtualMachineInsta
 	if refusal, ok := kubeletRefused(pod); ok {
 		return r.replace(vmi, pod, refusal)
 	}
-	if err := r.observe(ctx, vmi, pod); err != nil {
+	again, err := r.observe(ctx, vmi, pod)
+	if err != nil {
 		return ctrl.Result{}, err
 	}
 	if over(vmi) {
@@ -173,6 +174,9 @@ func (r *Reconciler) step(ctx context.Context, vmi *v1alpha1.VirtualMachineInsta
 	}
 	if moved.RequeueAfter == 0 {
 		moved = released
+	}
+	if moved.RequeueAfter == 0 {
+		moved.RequeueAfter = again
 	}
 	return moved, err
 }
@@ -358,10 +362,13 @@ func (r *Reconciler) podsOf(ctx context.Context, vmi *v1alpha1.VirtualMachineIns
 }
 
 func (r *Reconciler) deletePod(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, pod *corev1.Pod) error {
-	if !pod.DeletionTimestamp.IsZero() {
-		return nil
-	}
 	grace := launcherpod.GracePeriod(&vmi.Spec, stopGrace(vmi))
+	if !pod.DeletionTimestamp.IsZero() {
+		// Somebody lost patience: kubelet takes a shorter period, never a longer one.
+		if stopGrace(vmi) == nil || pod.DeletionGracePeriodSeconds == nil || *pod.DeletionGracePeriodSeconds <= grace {
+			return nil
+		}
+	}
 	err := r.Client.Delete(ctx, pod, client.GracePeriodSeconds(grace), client.Preconditions{UID: &pod.UID})
 	switch {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):

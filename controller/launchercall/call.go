@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream"
 
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
 	"github.com/kubevfio/kubevfio/controller/launcherpod"
@@ -23,11 +26,22 @@ import (
 // refuses what it is asked.
 var ErrCall = errors.New("call the launcher")
 
+// Classes of what a launcher answers.
+var (
+	// ErrNotSupported: the guest has no such thing.
+	ErrNotSupported = errors.New("not supported by this guest")
+	// ErrConflict: not possible in the launcher's present phase.
+	ErrConflict = errors.New("not possible now")
+	// ErrUnavailable: the launcher is starting.
+	ErrUnavailable = errors.New("the launcher does not answer yet")
+)
+
 const (
 	// limit bounds one call.
 	limit = 15 * time.Second
-	// maxAnswer bounds what is read of an answer, in bytes: it comes from a pod.
-	maxAnswer = 1 << 20
+	// maxAnswer bounds what is read of an answer, in bytes: it comes from a pod. A
+	// screenshot is the largest.
+	maxAnswer = 32 << 20
 )
 
 // Caller calls launchers with the rights of its configuration, which must allow
@@ -48,7 +62,7 @@ func New(cfg *rest.Config) (*Caller, error) {
 
 // Phase asks a launcher where it is. Errors are of class [ErrCall].
 func (c *Caller) Phase(ctx context.Context, pod *corev1.Pod) (launcherrpcv1.Phase, error) {
-	answer, err := c.proxy(ctx, pod, "state")
+	answer, err := c.Do(ctx, pod, "state")
 	if err != nil {
 		return "", err
 	}
@@ -62,37 +76,70 @@ func (c *Caller) Phase(ctx context.Context, pod *corev1.Pod) (launcherrpcv1.Phas
 // Release lets a launcher in standby start its guest. Errors are of class
 // [ErrCall].
 func (c *Caller) Release(ctx context.Context, pod *corev1.Pod) error {
-	_, err := c.proxy(ctx, pod, "release")
+	_, err := c.Do(ctx, pod, "release")
 	return err
 }
 
-// proxy runs one verb of the launcher's proxy and returns what it printed.
-func (c *Caller) proxy(ctx context.Context, pod *corev1.Pod, verb string) ([]byte, error) {
+// Do runs one verb of the launcher's proxy that ends by itself and returns what it
+// printed. Errors are of class [ErrCall] and, where the launcher says so, of
+// [ErrNotSupported], [ErrConflict] or [ErrUnavailable].
+func (c *Caller) Do(ctx context.Context, pod *corev1.Pod, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	var out bounded
+	if err := c.Stream(ctx, pod, nil, &out, args...); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// Stream runs one verb of the launcher's proxy with the caller's streams until it
+// ends; in may be nil. The caller ends it by the end of in. Errors are as those of
+// [Caller.Do].
+func (c *Caller) Stream(ctx context.Context, pod *corev1.Pod, in io.Reader, out io.Writer, args ...string) error {
 	req := c.client.Post().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{
 			Container: launcherpod.Container,
-			Command:   []string{launcherpod.LauncherPath, "proxy", verb},
-			Stdout:    true, Stderr: true,
+			Command:   append([]string{launcherpod.LauncherPath, "proxy"}, args...),
+			Stdin:     in != nil, Stdout: true, Stderr: true,
 		}, scheme.ParameterCodec)
 	websocket, err := remotecommand.NewWebSocketExecutor(c.config, "GET", req.URL().String())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCall, err)
+		return fmt.Errorf("%w: %w", ErrCall, err)
 	}
 	spdy, err := remotecommand.NewSPDYExecutor(c.config, "POST", req.URL())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCall, err)
+		return fmt.Errorf("%w: %w", ErrCall, err)
 	}
-	e, err := remotecommand.NewFallbackExecutor(websocket, spdy, func(error) bool { return true })
+	// Only where WebSockets are not served: a verb is never run twice.
+	e, err := remotecommand.NewFallbackExecutor(websocket, spdy, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCall, err)
+		return fmt.Errorf("%w: %w", ErrCall, err)
 	}
-	var out, said bounded
-	if err := e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &said}); err != nil {
-		return nil, fmt.Errorf("%w: pod %s/%s: %s: %w: %s", ErrCall, pod.Namespace, pod.Name, verb, err, strings.TrimSpace(said.String()))
+	var said bounded
+	if err := e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out, Stderr: &said}); err != nil {
+		return failed(pod, args[0], err, said.String())
 	}
-	return out.Bytes(), nil
+	return nil
+}
+
+// failed classes an error of a call.
+func failed(pod *corev1.Pod, verb string, err error, said string) error {
+	text := strings.TrimPrefix(strings.TrimSpace(said), "kubevfio-launcher: ")
+	var exit exec.CodeExitError
+	if errors.As(err, &exit) && text != "" {
+		switch exit.Code {
+		case launcherrpcv1.ProxyNotSupported:
+			err = ErrNotSupported
+		case launcherrpcv1.ProxyConflict:
+			err = ErrConflict
+		case launcherrpcv1.ProxyUnavailable:
+			err = ErrUnavailable
+		}
+	}
+	return fmt.Errorf("%w: pod %s/%s: %s: %w: %s", ErrCall, pod.Namespace, pod.Name, verb, err, text)
 }
 
 // bounded keeps the first [maxAnswer] bytes.

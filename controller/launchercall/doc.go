@@ -2,7 +2,7 @@
 // proxy: no port is opened on the pod network.
 //
 // It is for the instance controller, which asks a standby launcher whether it
-// holds its devices and then releases it.
+// holds its devices and then releases it, and for the aggregated API.
 //
 // Traps:
 //   - A call is a connection through API server and kubelet, with a process at its

@@ -282,11 +282,9 @@ func (r *Reconciler) start(ctx context.Context, vm *v1alpha1.VirtualMachine) (ct
 	return ctrl.Result{}, nil
 }
 
-// end deletes the instance; grace replaces the guest's grace period.
+// end deletes the instance; grace replaces the guest's grace period, also that of a
+// guest that is shutting down already.
 func (r *Reconciler) end(ctx context.Context, vm *v1alpha1.VirtualMachine, vmi *v1alpha1.VirtualMachineInstance, grace *int64) error {
-	if !vmi.DeletionTimestamp.IsZero() {
-		return nil
-	}
 	if grace != nil {
 		want := strconv.FormatInt(*grace, 10)
 		if vmi.Annotations[instance.StopGraceAnnotation] != want {
@@ -296,6 +294,9 @@ func (r *Reconciler) end(ctx context.Context, vm *v1alpha1.VirtualMachine, vmi *
 				return fmt.Errorf("set the grace period: %w", err)
 			}
 		}
+	}
+	if !vmi.DeletionTimestamp.IsZero() {
+		return nil
 	}
 	err := r.Client.Delete(ctx, vmi, client.Preconditions{UID: &vmi.UID})
 	if err != nil && !apierrors.IsNotFound(err) {

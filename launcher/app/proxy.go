@@ -3,12 +3,14 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,11 +32,12 @@ func commandVerbs() map[string]string {
 // proxyCommand bridges stdin and stdout to a running launcher, for pods/exec.
 func proxyCommand() *cobra.Command {
 	var (
-		runDir string
-		grace  int64
+		runDir  string
+		grace   int64
+		after   bool
 	)
 	c := &cobra.Command{
-		Use:   "proxy console|vnc|state|screenshot|domain|pause|unpause|stop|softreboot|reset|release",
+		Use:   "proxy console|vnc|state|screenshot|domain|guestinfo|pause|unpause|stop|softreboot|reset|release",
 		Short: "Talk to the launcher of this pod over stdin and stdout (for pods/exec)",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -43,15 +46,34 @@ func proxyCommand() *cobra.Command {
 			if c.Flags().Changed("grace") {
 				stop.GracePeriodSeconds = &grace
 			}
-			return proxy(c.Context(), client, args[0], stop, c.InOrStdin(), c.OutOrStdout())
+			return proxyError(proxy(c.Context(), client, args[0], stop, after, c.InOrStdin(), c.OutOrStdout()))
 		},
 	}
 	c.Flags().StringVar(&runDir, "run-dir", v1alpha1.LauncherRunDir, "the launcher's run folder")
+	c.Flags().BoolVar(&after, "after-input", true, "for console and vnc: go on when stdin has ended; false ends with it")
 	c.Flags().Int64Var(&grace, "grace", 0, "for stop: seconds that the guest may take; the VM spec's when not given, 0 ends it at once")
 	return c
 }
 
-func proxy(ctx context.Context, client *rpc.Client, verb string, stop launcherrpcv1.StopRequest, in io.Reader, out io.Writer) error {
+// proxyError gives an error of a known class the exit code that tells it to callers
+// by pods/exec; the text goes to stderr here.
+func proxyError(err error) error {
+	code := 0
+	switch {
+	case errors.Is(err, rpc.ErrNotSupported):
+		code = launcherrpcv1.ProxyNotSupported
+	case errors.Is(err, rpc.ErrConflict):
+		code = launcherrpcv1.ProxyConflict
+	case errors.Is(err, rpc.ErrUnavailable):
+		code = launcherrpcv1.ProxyUnavailable
+	default:
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "kubevfio-launcher:", err)
+	return ExitError{code}
+}
+
+func proxy(ctx context.Context, client *rpc.Client, verb string, stop launcherrpcv1.StopRequest, after bool, in io.Reader, out io.Writer) error {
 	if path, ok := commandVerbs()[verb]; ok {
 		return client.Command(ctx, path, stop)
 	}
@@ -67,8 +89,10 @@ func proxy(ctx context.Context, client *rpc.Client, verb string, stop launcherrp
 		}
 		_, err = fmt.Fprintf(out, "%s\n", b)
 		return err
-	case "screenshot", "domain":
-		path := map[string]string{"screenshot": launcherrpcv1.PathScreenshot, "domain": launcherrpcv1.PathDomainXML}[verb]
+	case "screenshot", "domain", "guestinfo":
+		path := map[string]string{
+			"screenshot": launcherrpcv1.PathScreenshot, "domain": launcherrpcv1.PathDomainXML, "guestinfo": launcherrpcv1.PathGuestInfo,
+		}[verb]
 		_, body, err := client.Document(ctx, path)
 		if err != nil {
 			return err
@@ -76,11 +100,11 @@ func proxy(ctx context.Context, client *rpc.Client, verb string, stop launcherrp
 		_, err = out.Write(body)
 		return err
 	case "console":
-		return bridge(ctx, client, launcherrpcv1.PathConsole, in, out)
+		return bridge(ctx, client, launcherrpcv1.PathConsole, after, in, out)
 	case "vnc":
-		return bridge(ctx, client, launcherrpcv1.PathVNC, in, out)
+		return bridge(ctx, client, launcherrpcv1.PathVNC, after, in, out)
 	default:
-		verbs := []string{"console", "vnc", "state", "screenshot", "domain"}
+		verbs := []string{"console", "vnc", "state", "screenshot", "domain", "guestinfo"}
 		for v := range commandVerbs() {
 			verbs = append(verbs, v)
 		}
@@ -90,8 +114,10 @@ func proxy(ctx context.Context, client *rpc.Client, verb string, stop launcherrp
 }
 
 // bridge copies both ways until the launcher ends the stream. The end of stdin
-// is passed on and is not the end of the bridge.
-func bridge(ctx context.Context, client *rpc.Client, path string, in io.Reader, out io.Writer) error {
+// is passed on and, when after is true, is not the end of the bridge. A caller that
+// may vanish sets it to false: nobody else ends a process of pods/exec whose caller
+// is gone.
+func bridge(ctx context.Context, client *rpc.Client, path string, after bool, in io.Reader, out io.Writer) error {
 	conn, err := client.Stream(ctx, path)
 	if err != nil {
 		return err
@@ -105,13 +131,19 @@ func bridge(ctx context.Context, client *rpc.Client, path string, in io.Reader, 
 		}
 		defer term.Restore(int(f.Fd()), old) //nolint:errcheck // the exec session ends with this process
 	}
+	var ended atomic.Bool
 	go func() {
 		_, err := io.Copy(conn, in)
+		if !after {
+			ended.Store(true)
+			_ = conn.Close() // ends the copy below
+			return
+		}
 		if w, ok := conn.(interface{ CloseWrite() error }); ok && err == nil {
 			_ = w.CloseWrite() // the other side may be gone already
 		}
 	}()
-	if _, err := io.Copy(out, conn); err != nil {
+	if _, err := io.Copy(out, conn); err != nil && !ended.Load() {
 		return fmt.Errorf("copy from the launcher: %w", err)
 	}
 	return nil

@@ -55,7 +55,7 @@ func (c *Client) Command(ctx context.Context, path string, stop launcherrpcv1.St
 	return err
 }
 
-// Document fetches a screenshot or the domain's XML.
+// Document fetches a screenshot, the domain's XML or what the guest's agent says.
 func (c *Client) Document(ctx context.Context, path string) (mime string, body []byte, err error) {
 	return c.do(ctx, http.MethodGet, path, nil)
 }

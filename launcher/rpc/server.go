@@ -97,7 +97,7 @@ func handler(h Handlers) http.Handler {
 			w.WriteHeader(http.StatusNoContent)
 		})
 	}
-	for _, path := range []string{launcherrpcv1.PathScreenshot, launcherrpcv1.PathDomainXML} {
+	for _, path := range []string{launcherrpcv1.PathScreenshot, launcherrpcv1.PathDomainXML, launcherrpcv1.PathGuestInfo} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			mime, body, err := h.Document(path)
 			if err != nil {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -138,6 +139,9 @@ func (s *Supervisor) document(path string) (mime string, body []byte, err error)
 		xml, err := g.XML()
 		return "application/xml", []byte(xml), err
 	}
+	if path == launcherrpcv1.PathGuestInfo {
+		return guestInfo(g)
+	}
 	var b bytes.Buffer
 	mime, err = g.Screenshot(&b)
 	if errors.Is(err, virt.ErrNotSupported) {
@@ -151,4 +155,22 @@ func (s *Supervisor) document(path string) (mime string, body []byte, err error)
 	}
 	png, err := toPNG(&b)
 	return "image/png", png, err
+}
+
+// guestInfo asks the guest's agent.
+func guestInfo(g Guest) (mime string, body []byte, err error) {
+	info, err := g.Info()
+	switch {
+	case errors.Is(err, virt.ErrNotSupported):
+		return "", nil, fmt.Errorf("%w: the guest has no channel for an agent (spec.domain.devices.guestAgent): %w", rpc.ErrNotSupported, err)
+	case errors.Is(err, virt.ErrAgent):
+		return "", nil, fmt.Errorf("%w: %w", rpc.ErrConflict, err)
+	case err != nil:
+		return "", nil, err
+	}
+	b, err := json.MarshalIndent(info, "", "  ")
+	if err != nil {
+		return "", nil, fmt.Errorf("encode what the agent says: %w", err)
+	}
+	return "application/json", append(b, '\n'), nil
 }

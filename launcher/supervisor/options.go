@@ -28,6 +28,9 @@ type Guest interface {
 	Do(a virt.Action) error
 	XML() (string, error)
 	Screenshot(w io.Writer) (mime string, err error)
+	// Info is what the guest's agent says: virt.ErrNotSupported without a channel
+	// for one, virt.ErrAgent when it does not answer.
+	Info() (launcherrpcv1.GuestInfo, error)
 }
 
 // Agent is the node agent's socket.

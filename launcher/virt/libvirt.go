@@ -249,6 +249,8 @@ func plain(err error) error {
 	switch le.Code {
 	case libvirt.ERR_NO_DOMAIN:
 		return fmt.Errorf("%w: %s", ErrNoDomain, le.Message)
+	case libvirt.ERR_AGENT_UNRESPONSIVE, libvirt.ERR_AGENT_UNSYNCED:
+		return fmt.Errorf("%w: %s", ErrAgent, le.Message)
 	case libvirt.ERR_NO_SUPPORT, libvirt.ERR_CONFIG_UNSUPPORTED, libvirt.ERR_OPERATION_UNSUPPORTED, libvirt.ERR_ARGUMENT_UNSUPPORTED:
 		return fmt.Errorf("%w: %s", ErrNotSupported, le.Message)
 	default:

@@ -5,6 +5,8 @@ package virt
 import (
 	"fmt"
 	"io"
+
+	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
 )
 
 // Available says whether this build can drive libvirt.
@@ -44,6 +46,11 @@ func (*Guest) Do(Action) error { return ErrNotSupported }
 
 // XML fails.
 func (*Guest) XML() (string, error) { return "", ErrNotSupported }
+
+// Info fails.
+func (*Guest) Info() (launcherrpcv1.GuestInfo, error) {
+	return launcherrpcv1.GuestInfo{}, ErrNotSupported
+}
 
 // Screenshot fails.
 func (*Guest) Screenshot(io.Writer) (string, error) { return "", ErrNotSupported }

@@ -15,6 +15,8 @@ var (
 	ErrNotSupported = errors.New("not supported")
 	// ErrNoDomain: libvirt knows no such domain.
 	ErrNoDomain = errors.New("no such domain")
+	// ErrAgent: the guest's agent does not answer.
+	ErrAgent = errors.New("the guest's agent does not answer")
 	// ErrConfig: the options make no sense.
 	ErrConfig = errors.New("libvirt options")
 )

@@ -37,6 +37,7 @@ const (
 	PathVNC        = "/" + Version + "/vnc"        // GET, Upgrade: UpgradeVNC
 	PathScreenshot = "/" + Version + "/screenshot" // GET: image/png
 	PathDomainXML  = "/" + Version + "/domain"     // GET: application/xml
+	PathGuestInfo  = "/" + Version + "/guestinfo"  // GET: GuestInfo, by the guest's agent
 )
 
 // Values of the Upgrade header.

@@ -52,6 +52,9 @@ type Server struct {
 	Admin client.Client
 
 	env *envtest.Environment
+	// certs is the folder of the front proxy's certificates, which the API server
+	// reads again now and then.
+	certs string
 }
 
 // Start starts etcd and kube-apiserver on free ports of the loopback address;
@@ -94,24 +97,36 @@ func Start(progress io.Writer, flags map[string]string) (*Server, error) {
 		ControlPlaneStopTimeout:  time.Minute,
 	}
 	args := env.ControlPlane.GetAPIServer().Configure()
+	certs, err := os.MkdirTemp("", "kubevfio-frontproxy-")
+	if err != nil {
+		return nil, err
+	}
+	proxy, err := frontProxy(certs)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(certs))
+	}
+	for k, v := range proxy {
+		args.Set(k, v)
+	}
 	for k, v := range flags {
 		args.Set(k, v)
 	}
 	config, err := env.Start()
 	// Links only, and both programs run by now.
 	if err := errors.Join(err, os.RemoveAll(assets)); err != nil {
+		err = errors.Join(err, os.RemoveAll(certs))
 		return nil, fmt.Errorf("start kube-apiserver and etcd: %w", err)
 	}
 	config.QPS, config.Burst = -1, 0
-	s := &Server{Checkout: checkout, Config: config, Scheme: scheme, env: env}
+	s := &Server{Checkout: checkout, Config: config, Scheme: scheme, env: env, certs: certs}
 	if s.Admin, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
-		return nil, errors.Join(err, env.Stop())
+		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
 // Stop ends both processes.
-func (s *Server) Stop() error { return s.env.Stop() }
+func (s *Server) Stop() error { return errors.Join(s.env.Stop(), os.RemoveAll(s.certs)) }
 
 // As is a client that acts for another user.
 func (s *Server) As(user rest.ImpersonationConfig) (client.Client, error) {
