@@ -67,7 +67,7 @@ func apiError(err error, body []byte) error {
 		err = &apierrors.StatusError{ErrStatus: status}
 	}
 	if typeMissing(err) {
-		return fmt.Errorf("%w: kubectl get apiservice %s.%s", errNoAPI, subresourcesv1alpha1.Version, subresourcesv1alpha1.Group)
+		return fmt.Errorf("%w: KubeVFIO is not installed in this cluster, or its controller does not run: kubectl get apiservice %s.%s", errNoAPI, subresourcesv1alpha1.Version, subresourcesv1alpha1.Group)
 	}
 	return err
 }
@@ -164,4 +164,3 @@ func (c *cluster) log(ctx context.Context, name string, follow bool, tail int64)
 	s, err := r.Stream(ctx)
 	return s, apiError(err, nil)
 }
-

@@ -32,9 +32,9 @@ func commandVerbs() map[string]string {
 // proxyCommand bridges stdin and stdout to a running launcher, for pods/exec.
 func proxyCommand() *cobra.Command {
 	var (
-		runDir  string
-		grace   int64
-		after   bool
+		runDir string
+		grace  int64
+		after  bool
 	)
 	c := &cobra.Command{
 		Use:   "proxy console|vnc|state|screenshot|domain|guestinfo|pause|unpause|stop|softreboot|reset|release",

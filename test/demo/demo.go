@@ -16,6 +16,7 @@ import (
 	"github.com/kubevfio/kubevfio/test/lab/cluster"
 	"github.com/kubevfio/kubevfio/test/lab/leftover"
 	"github.com/kubevfio/kubevfio/test/scenario"
+	"github.com/kubevfio/kubevfio/test/testbed"
 )
 
 // Names of the example's objects.
@@ -87,7 +88,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() {
-		if d.keep {
+		if d.keep && !errors.Is(err, testbed.ErrNodeReset) {
 			d.say("\n==> The cluster stays up:")
 			d.say("    export KUBECONFIG=%s; alias kubectl=%s", d.lab.Kubeconfig(), d.lab.Kubectl())
 			d.say("    kubectl -n vms get pods -o wide; kubectl -n vms logs -f vm-a; kubectl get nodeinventories -o yaml")
@@ -105,7 +106,14 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.env, err = scenario.New(d.lab.Kubectl(), d.lab.Kubeconfig(), d.lab.Config().Checkout); err != nil {
 		return err
 	}
+	// A node that dies of its emulation ends the job at once.
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() { end(testbed.Watch(ctx, d.lab)) }()
 	if err := d.job(ctx); err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, testbed.ErrNodeReset) {
+			err = cause
+		}
 		return fmt.Errorf("%w\nlogs of all components: %s", err, d.lab.LogDir())
 	}
 	return nil
@@ -113,14 +121,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 // down ends the lab and looks whether it has left anything.
 func (d *demo) down(ctx context.Context, before leftover.Host) error {
-	ns, err := leftover.PIDNamespace(d.lab.PID())
-	if err != nil {
-		return errors.Join(err, d.lab.Down(ctx))
-	}
-	if err := d.lab.Down(ctx); err != nil {
-		return err
-	}
-	if err := leftover.Check(ctx, before, ns); err != nil {
+	if err := leftover.Down(ctx, d.lab, before); err != nil {
 		return err
 	}
 	d.say("    nothing is left: no process, network link, namespace or mount that was not there before")

@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/kubevfio/kubevfio/test/lab/cluster"
+	"github.com/kubevfio/kubevfio/test/testbed"
 )
 
 func main() {
@@ -30,6 +31,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	d := &demo{out: os.Stdout, keep: *keep, nodes: *nodes}
 	err := d.run(ctx)
+	if errors.Is(err, testbed.ErrNodeReset) && ctx.Err() == nil {
+		fmt.Fprintf(os.Stderr, "\ndemo: %v\ndemo: this is a fault of the emulation and says nothing about the software: starting over with a new lab\n\n", err)
+		d = &demo{out: os.Stdout, keep: *keep, nodes: *nodes}
+		err = d.run(ctx)
+	}
 	stop()
 	d.result.OK = err == nil
 	if err != nil {

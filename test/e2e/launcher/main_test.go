@@ -3,10 +3,7 @@ package launcher
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,12 +14,13 @@ import (
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/test/lab/cluster"
 	"github.com/kubevfio/kubevfio/test/scenario"
+	"github.com/kubevfio/kubevfio/test/testbed"
 )
 
 const (
-	namespace  = "vms"
-	vfResource = "kubevfio.io/igb-vf"
-	vfID       = "8086:10ca"
+	namespace  = testbed.Namespace
+	vfResource = testbed.VFResource
+	vfID       = testbed.VFID
 	// hugePages is how many 2 MiB pages a node sets aside.
 	hugePages = 300
 )
@@ -34,57 +32,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	cluster.Init()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	start := time.Now()
-	say := func(format string, args ...any) {
-		fmt.Printf("    %6.1fs %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
-	}
-	var err error
-	if os.Getenv("E2E_ATTACH") != "" {
-		lab, err = cluster.Attach("")
-	} else {
-		lab, err = cluster.Up(ctx, cluster.Config{HugePages2M: hugePages, Lease: true, Progress: say})
-		defer func() {
-			if lab == nil {
-				return
-			}
-			if err := lab.Down(context.WithoutCancel(ctx)); err != nil {
-				fmt.Fprintf(os.Stderr, "lab down: %v\n", err)
-			}
-		}()
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "lab: %v\n", err)
-		return 1
-	}
-	if env, err = scenario.New(lab.Kubectl(), lab.Kubeconfig(), lab.Config().Checkout); err == nil {
-		say("manifests")
-		err = env.ApplyKustomization(ctx, "manifests/overlays/lab")
-	}
-	if err == nil {
-		err = env.ApplyKustomization(ctx, "manifests/examples/namespace")
-	}
-	if err == nil {
-		err = env.WaitOffered(ctx, 4*time.Minute, map[string]int64{
-			vfResource: 2, v1alpha1.ResourceKVM: 2, "kubevfio.io/gpu": 1, "kubevfio.io/nvme": 1,
-		})
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "set-up: %v\nlogs of all components: %s\n", err, lab.LogDir())
-		return 1
-	}
-	say("hardware offered")
-	code := m.Run()
-	if code != 0 {
-		fmt.Fprintf(os.Stderr, "logs of all components: %s\n", lab.LogDir())
-	}
-	return code
+	testbed.Main(m, testbed.Options{
+		Lab:     cluster.Config{HugePages2M: hugePages},
+		Offered: map[string]int64{vfResource: 2, v1alpha1.ResourceKVM: 2, "kubevfio.io/gpu": 1, "kubevfio.io/nvme": 1},
+	}, func(b *testbed.Bed) { lab, env = b.Lab, b.Env })
 }
 
 func node() string { return lab.Nodes()[0] }

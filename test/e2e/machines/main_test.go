@@ -2,22 +2,17 @@ package machines
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/signal"
-	"strconv"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/test/lab/cluster"
 	"github.com/kubevfio/kubevfio/test/scenario"
+	"github.com/kubevfio/kubevfio/test/testbed"
 )
 
 const (
-	namespace  = "vms"
-	vfResource = "kubevfio.io/igb-vf"
+	namespace  = testbed.Namespace
+	vfResource = testbed.VFResource
 )
 
 // The one lab of this package; TestMain makes it, tests only read it.
@@ -27,67 +22,12 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	cluster.Init()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	keep := os.Getenv("E2E_KEEP") != ""
-	nodes := 2
-	if n, err := strconv.Atoi(os.Getenv("E2E_NODES")); err == nil {
-		nodes = n
-	}
-	start := time.Now()
-	say := func(format string, args ...any) {
-		fmt.Printf("    %6.1fs %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
-	}
-	var err error
-	lab, err = cluster.Up(ctx, cluster.Config{Nodes: nodes, Lease: !keep, Progress: say})
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "lab: %v\n", err)
-		return 1
-	}
-	if keep {
-		defer fmt.Printf("the cluster stays up: KUBECONFIG=%s; end it with `make lab-down`\n", lab.Kubeconfig())
-	} else {
-		defer func() {
-			if err := lab.Down(context.WithoutCancel(ctx)); err != nil {
-				fmt.Fprintf(os.Stderr, "lab down: %v\n", err)
-			}
-		}()
-	}
-	// An interrupt ends the tests and still takes the lab down.
-	go func() {
-		<-ctx.Done()
-		time.Sleep(time.Second)
-		if !keep {
-			_ = lab.Down(context.Background())
-		}
-		os.Exit(130)
-	}()
-	if env, err = scenario.New(lab.Kubectl(), lab.Kubeconfig(), lab.Config().Checkout); err == nil {
-		say("manifests")
-		err = env.ApplyKustomization(ctx, "manifests/overlays/lab")
-	}
-	if err == nil {
-		err = env.ApplyKustomization(ctx, "manifests/examples/namespace")
-	}
-	if err == nil {
-		_, err = env.Run(ctx, "-n", v1alpha1.SystemNamespace, "rollout", "status", "deployment/kubevfio-controller", "--timeout=4m")
-	}
-	if err == nil {
-		err = env.WaitOffered(ctx, 4*time.Minute, map[string]int64{vfResource: 2, v1alpha1.ResourceKVM: 2})
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "set-up: %v\nlogs of all components: %s\n", err, lab.LogDir())
-		return 1
-	}
-	say("hardware offered")
-	code := m.Run()
-	if code != 0 {
-		fmt.Fprintf(os.Stderr, "logs of all components: %s\n", lab.LogDir())
-	}
-	return code
+	testbed.Main(m, testbed.Options{
+		Lab:     cluster.Config{Nodes: 2},
+		Offered: map[string]int64{vfResource: 2, v1alpha1.ResourceKVM: 2},
+		Installed: func(ctx context.Context, b *testbed.Bed) error {
+			_, err := b.Env.Run(ctx, "-n", v1alpha1.SystemNamespace, "rollout", "status", "deployment/kubevfio-controller", "--timeout=4m")
+			return err
+		},
+	}, func(b *testbed.Bed) { lab, env = b.Lab, b.Env })
 }

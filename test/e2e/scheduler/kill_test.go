@@ -21,16 +21,21 @@ import (
 
 const (
 	pods = 20
+	// maxRefusals bounds how many pods the node may refuse in all: kubelet and agent
+	// refuse rather than give other devices, and whoever wants the pod makes another.
+	maxRefusals = 10
 	// minKills is how often the scheduler must have died while pods waited.
 	minKills = 5
-	limit    = 8 * time.Minute
+	limit    = 12 * time.Minute
 )
 
-// holder is a pod that takes a virtual function and waits.
+// holder is a pod that takes a virtual function and waits. It asks for so much CPU
+// that four of them fill a node: the container runtime of an emulated one does not
+// start a dozen at a time.
 func holder(name string) *corev1.Pod {
 	no, yes, grace := false, true, int64(1)
 	list := corev1.ResourceList{
-		corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi"),
+		corev1.ResourceCPU: resource.MustParse("900m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
 		vfResource: resource.MustParse("1"),
 	}
 	return &corev1.Pod{
@@ -81,13 +86,27 @@ func TestSchedulerKilled(t *testing.T) {
 	}
 
 	ran := map[string]string{}
+	var refusals []string
 	kills, lastKill := 0, time.Time{}
 	for len(ran) < pods || kills < minKills {
 		list, err := api.List(ctx, metav1.ListOptions{})
 		if err != nil {
 			t.Fatalf("%d of %d pods ran, %d kills: %v", len(ran), pods, kills, err)
 		}
-		waiting := look(t, list.Items, ran)
+		waiting, refused := look(t, list.Items, ran)
+		for _, p := range refused {
+			// As a controller would: another pod in its place.
+			refusals = append(refusals, p.Name+": "+p.Status.Message)
+			if len(refusals) > maxRefusals {
+				t.Fatalf("the node refused %d pods: %q", len(refusals), refusals)
+			}
+			if err := api.Delete(ctx, p.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+				t.Fatal(err)
+			}
+			if _, err := api.Create(ctx, holder(fmt.Sprintf("again-%02d", len(refusals))), metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for i := range list.Items {
 			p := &list.Items[i]
 			if _, done := ran[p.Name]; !done || p.DeletionTimestamp != nil {
@@ -121,17 +140,22 @@ func TestSchedulerKilled(t *testing.T) {
 	if kills < minKills {
 		t.Errorf("the scheduler was killed only %d times while pods waited: the test tests little", kills)
 	}
-	t.Logf("%d pods ran with their assigned units; the scheduler was killed %d times", len(ran), kills)
+	t.Logf("%d pods ran with their assigned units; the scheduler was killed %d times; the node refused %d pods: %q", len(ran), kills, len(refusals), refusals)
 }
 
 // look checks one snapshot of all pods, notes those that run, and returns how
-// many are not placed yet.
-func look(t *testing.T, list []corev1.Pod, ran map[string]string) (waiting int) {
+// many are not placed yet, and those that the node refused.
+func look(t *testing.T, list []corev1.Pod, ran map[string]string) (waiting int, refused []*corev1.Pod) {
 	t.Helper()
 	tenant := map[string]string{}
 	for i := range list {
 		p := &list[i]
 		switch {
+		case p.Status.Phase == corev1.PodFailed && p.Status.Reason == "UnexpectedAdmissionError" && ran[p.Name] == "":
+			if p.DeletionTimestamp == nil {
+				refused = append(refused, p)
+			}
+			continue
 		case p.Status.Phase == corev1.PodFailed && ran[p.Name] == "":
 			t.Fatalf("%s failed: %s", p.Name, scenario.Describe(p))
 		case p.Spec.NodeName == "":
@@ -165,5 +189,5 @@ func look(t *testing.T, list []corev1.Pod, ran map[string]string) (waiting int) 
 			ran[p.Name] = units[0]
 		}
 	}
-	return waiting
+	return waiting, refused
 }

@@ -533,10 +533,10 @@ func TestControllerExecsOnlyTheProxy(t *testing.T) {
 	}
 	base := "/api/v1/namespaces/" + ns + "/pods/" + pod.Name
 	for query, refused := range map[string]bool{
-		"/exec?container=compute&command=/bin/sh&stdout=true":                                           true,
-		"/exec?container=other&command=/usr/bin/kubevfio-launcher&command=proxy&stdout=true":            true,
-		"/exec?container=compute&command=/usr/bin/kubevfio-launcher&stdout=true":                        true,
-		"/exec?container=compute&command=/usr/bin/kubevfio-launcher&command=run&stdout=true":            true,
+		"/exec?container=compute&command=/bin/sh&stdout=true":                                            true,
+		"/exec?container=other&command=/usr/bin/kubevfio-launcher&command=proxy&stdout=true":             true,
+		"/exec?container=compute&command=/usr/bin/kubevfio-launcher&stdout=true":                         true,
+		"/exec?container=compute&command=/usr/bin/kubevfio-launcher&command=run&stdout=true":             true,
 		"/exec?container=compute&command=/usr/bin/kubevfio-launcher&command=proxy&command=x&stdout=true": false,
 	} {
 		eventually(t, query, func(ctx context.Context) error {
@@ -549,4 +549,3 @@ func TestControllerExecsOnlyTheProxy(t *testing.T) {
 		})
 	}
 }
-

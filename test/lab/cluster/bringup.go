@@ -148,6 +148,12 @@ func (d *daemon) monitor(ctx context.Context, node string) (*qmpClient, error) {
 			if _, err := log.Write(append(line, '\n')); err != nil {
 				d.logf("QMP events of %s: %v", node, err)
 			}
+			if resetsItself(line) {
+				d.logf("%s has reset itself; %s has the state of its processors", node, nodeLog(d.dir.logs(), node, "cpu"))
+				d.resetsMu.Lock()
+				defer d.resetsMu.Unlock()
+				d.resets[node]++
+			}
 		})
 		if err != nil {
 			log.Close()
@@ -157,6 +163,18 @@ func (d *daemon) monitor(ctx context.Context, node string) (*qmpClient, error) {
 		return c, nil
 	}
 	return nil, fmt.Errorf("no node %q", node)
+}
+
+// resetsItself tells whether a QMP event says that the machine was reset by its own software: by a reboot, or by a fault that
+// its kernel could not handle (QEMU's qapi/run-state.json, RESET).
+func resetsItself(event []byte) bool {
+	var e struct {
+		Event string `json:"event"`
+		Data  struct {
+			Guest bool `json:"guest"`
+		} `json:"data"`
+	}
+	return json.Unmarshal(event, &e) == nil && e.Event == "RESET" && e.Data.Guest
 }
 
 type nodeObject struct {
@@ -226,6 +244,10 @@ func (d *daemon) waitForNode(ctx context.Context, m machine) error {
 		return fmt.Errorf("%s: %w", m.node.Name, err)
 	}
 	d.logf("%s is ready, %.1f s after the daemon's start", m.node.Name, time.Since(d.started).Seconds())
+	// From here on its events are listened to.
+	if _, err := d.monitor(ctx, m.node.Name); err != nil {
+		return fmt.Errorf("%s: QMP: %w", m.node.Name, err)
+	}
 	return nil
 }
 

@@ -111,6 +111,9 @@ func (c *Cluster) Kubeconfig() string { return c.dir.kubeconfig() }
 // Kubectl is the path of the kubectl of the lab's version.
 func (c *Cluster) Kubectl() string { return c.info.Config.Artifacts.Bin["kubectl"] }
 
+// Binary is the host path of one of the lab's programs, such as kubectl-vfio; empty when it has none of that name.
+func (c *Cluster) Binary(name string) string { return c.info.Config.Artifacts.Bin[name] }
+
 // Server is the API server's URL on the host's loopback.
 func (c *Cluster) Server() string { return c.info.Server }
 
@@ -208,6 +211,13 @@ func (c *Cluster) QMP(ctx context.Context, node, command string, arguments any) 
 		return nil, err
 	}
 	return reply.QMP, nil
+}
+
+// Resets tells how often each node has reset itself since it was first ready, by a reboot from inside or by a fault; resets by
+// QMP and by the plug do not count.
+func (c *Cluster) Resets(ctx context.Context) (map[string]int, error) {
+	reply, err := c.dir.command(ctx, controlRequest{Op: opResets})
+	return reply.Resets, err
 }
 
 // PowerOffNode pulls a node's plug: what it had not written is lost. [Cluster.PowerOnNode] boots it from its disks.

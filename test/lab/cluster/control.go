@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"time"
 
@@ -23,6 +24,7 @@ const (
 	opRestart = "restart" // Name
 	opKill    = "kill"    // Name
 	opQMP     = "qmp"     // Name: a node; QMP: the command
+	opResets  = "resets"  // how often nodes have reset themselves
 	opDown    = "down"
 )
 
@@ -37,6 +39,7 @@ type controlReply struct {
 	Error     string             `json:"error,omitempty"`
 	Processes []supervise.Status `json:"processes,omitempty"`
 	QMP       json.RawMessage    `json:"qmp,omitempty"`
+	Resets    map[string]int     `json:"resets,omitempty"`
 }
 
 // bufferedConn is a connection of which some bytes were read ahead.
@@ -176,6 +179,10 @@ func (d *daemon) do(ctx context.Context, req controlRequest) (controlReply, erro
 	case opQMP:
 		out, err := d.qmp(ctx, req.Name, req.QMP)
 		return controlReply{QMP: out}, err
+	case opResets:
+		d.resetsMu.Lock()
+		defer d.resetsMu.Unlock()
+		return controlReply{Resets: maps.Clone(d.resets)}, nil
 	case opDown:
 		return controlReply{}, nil
 	}

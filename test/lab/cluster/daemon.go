@@ -70,6 +70,11 @@ type daemon struct {
 	info     *info
 	monitors map[string]*qmpClient
 	progress *os.File
+
+	// resets are by node those that the node brought about itself, once it had been ready. Their own lock: monitor holds the
+	// other while it waits for what the reader of events hands it.
+	resetsMu sync.Mutex
+	resets   map[string]int
 }
 
 // Init must be called first in main and in TestMain of every program that calls [Up]. In the lab's daemon, which is this
@@ -83,7 +88,7 @@ func Init() {
 	if err := os.Unsetenv(daemonEnv); err != nil {
 		os.Exit(1)
 	}
-	d := &daemon{dir: stateDir(dir), started: time.Now(), fatal: make(chan error, 16), monitors: map[string]*qmpClient{},
+	d := &daemon{dir: stateDir(dir), started: time.Now(), fatal: make(chan error, 16), monitors: map[string]*qmpClient{}, resets: map[string]int{},
 		progress: os.NewFile(fdProgress, "progress")}
 	d.procs = supervise.New(d.logf)
 	err := d.main()

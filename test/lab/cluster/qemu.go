@@ -53,6 +53,8 @@ func (m machine) args() []string {
 	half, cpus := m.cfg.MemoryMiB/2, m.cfg.CPUs
 	var a []string
 	add := func(args ...string) { a = append(a, args...) }
+	// The processors' state at every reset: what a machine that reset itself died of ("Triple fault").
+	add("-d", "cpu_reset", "-D", nodeLog(m.logs, m.node.Name, "cpu"))
 	add("-name", m.node.Name, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none")
 	add("-machine", "q35,kernel-irqchip=split")
 	if m.accel == AccelKVM {

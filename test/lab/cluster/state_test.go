@@ -212,3 +212,16 @@ func TestKVMVerdict(t *testing.T) {
 		t.Errorf("emulation was asked for: %+v, %v", v, err)
 	}
 }
+
+func TestResetsItself(t *testing.T) {
+	for event, want := range map[string]bool{
+		`{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}`:            true,
+		`{"event": "RESET", "data": {"guest": false, "reason": "host-qmp-system-reset"}}`: false,
+		`{"event": "SHUTDOWN", "data": {"guest": true}}`:                                  false,
+		`{"event": "RES`: false,
+	} {
+		if got := resetsItself([]byte(event)); got != want {
+			t.Errorf("%s: %t, want %t", event, got, want)
+		}
+	}
+}

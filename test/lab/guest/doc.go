@@ -4,6 +4,8 @@
 //
 // It is for the lab's demo and tests, which read the report from the launcher's stdout (package test/scenario).
 //
+// Where the guest has a port for a guest agent, it answers there: host name, system and addresses.
+//
 // # Report
 //
 // Every line starts with "KUBEVFIO-GUEST " and a word:

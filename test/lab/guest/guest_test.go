@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -217,4 +220,30 @@ func TestDHCPHookIgnoresOtherEvents(t *testing.T) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
+}
+
+func TestAgent(t *testing.T) {
+	var out bytes.Buffer
+	answerAll(strings.NewReader("rubbish\xff{\"execute\":\"guest-sync\",\"arguments\":{\"id\":4711}}\n\n"+
+		`{"execute":"guest-get-osinfo"}`+"\n"+`{"execute":"guest-shutdown"}`+"\n"+"{\n"), &out)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 4 {
+		t.Fatalf("%d answers: %q", len(lines), lines)
+	}
+	for i, want := range []string{`{"return":4711}`, `"id":"lab-guest"`, `"class":"CommandNotFound"`, `"class":"GenericError"`} {
+		if !strings.Contains(lines[i], want) {
+			t.Errorf("answer %d: %s; want %s in it", i, lines[i], want)
+		}
+	}
+}
+
+func FuzzAgentAnswer(f *testing.F) {
+	f.Add([]byte(`{"execute":"guest-sync","arguments":{"id":1}}`))
+	f.Add([]byte(`{"execute":"guest-network-get-interfaces"}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var answer map[string]any
+		if err := json.Unmarshal(bytes.TrimPrefix(agentAnswer(line), []byte{0xff}), &answer); err != nil || len(answer) != 1 {
+			t.Errorf("answer %v, %v", answer, err)
+		}
+	})
 }

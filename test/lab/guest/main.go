@@ -68,6 +68,7 @@ func (g *guest) run() error {
 	}
 	off := make(chan string, 4)
 	go watchPowerButton(off)
+	go runAgent(g.sys)
 
 	g.say("ready")
 	g.report()

@@ -137,6 +137,25 @@ func (h Host) Since(before Host) error {
 	return fmt.Errorf("%w: %s", ErrLeft, strings.Join(left, ", "))
 }
 
+// Lab is a lab to end; see package cluster.
+type Lab interface {
+	PID() int
+	Down(ctx context.Context) error
+}
+
+// Down ends a lab and fails when it has left anything that was not there before.
+func Down(ctx context.Context, lab Lab, before Host) error {
+	// Its processes are looked for in their own namespace, which is to be gone.
+	ns, err := PIDNamespace(lab.PID())
+	if err != nil {
+		return errors.Join(err, lab.Down(ctx))
+	}
+	if err := lab.Down(ctx); err != nil {
+		return err
+	}
+	return Check(ctx, before, ns)
+}
+
 // Check compares this host with what it was, giving what has just been killed
 // up to ten seconds to disappear.
 func Check(ctx context.Context, before Host, pidNamespaces ...string) error {

@@ -1,0 +1,14 @@
+// Package testbed is the set-up of end-to-end tests: a lab with KubeVFIO installed and its hardware on offer, taken down at the
+// end, and a look at whether it has left anything.
+//
+// It is for TestMain of the packages below test/e2e, for test/demo and for benchmarks in the lab.
+//
+// Environment: E2E_NODES sets the number of nodes, E2E_KEEP=1 leaves the cluster up, E2E_ATTACH=1 uses this checkout's running
+// cluster. A value that makes no sense is an error.
+//
+// Traps:
+//   - [cluster.Init] must have been called first; [Main] does it.
+//   - An emulated node can die of the emulation itself: QEMU's TCG resets the whole machine now and then when a third guest
+//     starts in it (a triple fault of the node's processor). Such a run says nothing about the software under test, so [Main]
+//     gives it up at once, says so, and starts over with a new lab; the second time it fails.
+package testbed

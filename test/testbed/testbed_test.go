@@ -1,0 +1,49 @@
+package testbed
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/kubevfio/kubevfio/test/lab/cluster"
+)
+
+func TestFromEnvironment(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  map[string]string
+		want Options
+		bad  bool
+	}{
+		"nothing": {want: Options{Lab: cluster.Config{Nodes: 1}}},
+		"all": {
+			env:  map[string]string{"E2E_NODES": "3", "E2E_KEEP": "1", "E2E_ATTACH": "0"},
+			want: Options{Lab: cluster.Config{Nodes: 3}, Keep: true},
+		},
+		"no number": {env: map[string]string{"E2E_NODES": "two"}, bad: true},
+		"no nodes":  {env: map[string]string{"E2E_NODES": "0"}, bad: true},
+		"no switch": {env: map[string]string{"E2E_KEEP": "yes"}, bad: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Options{Lab: cluster.Config{Nodes: 1}}.FromEnvironment(func(k string) string { return c.env[k] })
+			if c.bad != errors.Is(err, ErrEnvironment) || !c.bad && err != nil {
+				t.Fatalf("error = %v", err)
+			}
+			if diff := cmp.Diff(c.want, got, cmpopts.IgnoreFields(cluster.Config{}, "Progress"), cmpopts.IgnoreUnexported(cluster.Config{}), cmpopts.IgnoreFields(Options{}, "Installed", "Say")); !c.bad && diff != "" {
+				t.Errorf("options (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAttempt(t *testing.T) {
+	t.Setenv(attemptEnv, "")
+	if got := attempt(); got != 1 {
+		t.Errorf("attempt() = %d", got)
+	}
+	t.Setenv(attemptEnv, "2")
+	if got := attempt(); got != 2 {
+		t.Errorf("attempt() = %d", got)
+	}
+}
