@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"libvirt.org/go/libvirt"
-
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
 )
 

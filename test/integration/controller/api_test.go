@@ -148,7 +148,7 @@ func call(ctx context.Context, cfg *rest.Config, method, path, body string) (int
 	if err != nil {
 		return 0, "", err
 	}
-	r, err := http.NewRequestWithContext(ctx, method, cfg.Host+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(cfg.Host, "/")+path, strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
 	}
@@ -307,7 +307,7 @@ func dial(ctx context.Context, cfg *rest.Config, path string) (*websocket.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, cfg.Host+path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(cfg.Host, "/")+path, nil)
 	if err != nil {
 		return nil, err
 	}
