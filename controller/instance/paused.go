@@ -13,6 +13,10 @@ import (
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 )
 
+// ReasonPausedByRequest of condition Paused: somebody asked for it by the API, and
+// the readiness probe has not noticed yet.
+const ReasonPausedByRequest = "PausedByRequest"
+
 // Reasons of condition Ready of a guest that runs.
 const (
 	reasonRunning     = "GuestRunning"
@@ -32,9 +36,10 @@ const probeNotices = 30 * time.Second
 func (r *Reconciler) ready(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, pod *corev1.Pod, c *corev1.ContainerStatus) (again time.Duration) {
 	paused := meta.FindStatusCondition(vmi.Status.Conditions, v1alpha1.ConditionPaused)
 	isPaused := paused != nil && paused.Status == metav1.ConditionTrue
-	var age time.Duration
-	if isPaused {
-		age = r.Now().Sub(paused.LastTransitionTime.Time)
+	// unseen is how long the probe still has to notice a pause by a request.
+	var unseen time.Duration
+	if isPaused && paused.Reason == ReasonPausedByRequest {
+		unseen = probeNotices - r.Now().Sub(paused.LastTransitionTime.Time)
 	}
 	before := meta.FindStatusCondition(vmi.Status.Conditions, v1alpha1.ConditionReady)
 	known := ""
@@ -42,13 +47,16 @@ func (r *Reconciler) ready(ctx context.Context, vmi *v1alpha1.VirtualMachineInst
 		known = before.Reason
 	}
 	switch {
-	case c.Ready && (!isPaused || age >= probeNotices):
+	case c.Ready && unseen <= 0:
 		meta.RemoveStatusCondition(&vmi.Status.Conditions, v1alpha1.ConditionPaused)
 		r.condition(vmi, v1alpha1.ConditionReady, metav1.ConditionTrue, reasonRunning, "")
 		return 0
 	case c.Ready:
-		again = probeNotices - age
-	case isPaused, known == reasonProbeFailed, known == reasonResumed:
+		again = unseen
+	case isPaused:
+		// Noticed: from now on the probe's word counts.
+		r.condition(vmi, v1alpha1.ConditionPaused, metav1.ConditionTrue, reasonPaused, paused.Message)
+	case known == reasonProbeFailed, known == reasonResumed:
 		// Asked before.
 	case known == reasonPaused:
 		// Somebody let it go on, and the probe will say so soon.

@@ -17,6 +17,7 @@ import (
 
 	subresourcesv1alpha1 "github.com/kubevfio/kubevfio/api/subresources/v1alpha1"
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/controller/instance"
 	"github.com/kubevfio/kubevfio/controller/launcherpod"
 )
 
@@ -59,7 +60,7 @@ func (h *Handler) paused(ctx context.Context, vmi *v1alpha1.VirtualMachineInstan
 		switch what {
 		case subresourcesv1alpha1.Pause:
 			meta.SetStatusCondition(&vmi.Status.Conditions, metav1.Condition{
-				Type: v1alpha1.ConditionPaused, Status: metav1.ConditionTrue, Reason: "PausedByUser", Message: "the guest was paused by a request",
+				Type: v1alpha1.ConditionPaused, Status: metav1.ConditionTrue, Reason: instance.ReasonPausedByRequest, Message: "the guest was paused by a request",
 				ObservedGeneration: vmi.Generation,
 			})
 		case subresourcesv1alpha1.Unpause:
