@@ -50,6 +50,10 @@ e2e: prerequisites ## End-to-end tests: one lab boot, real kubelet, libvirt and 
 e2e-machines: prerequisites ## VirtualMachine objects in the lab with two nodes: life, drain, controller killed, deletions
 	@CGO_ENABLED=0 go test -count=1 -v -timeout=40m ./test/e2e/machines
 
+.PHONY: e2e-agent
+e2e-agent: prerequisites ## The node agent in the lab: killed in mid-allocation, node rebooted, device unplugged, virtual functions changed
+	@CGO_ENABLED=0 go test -count=1 -v -timeout=40m ./test/e2e/agent
+
 .PHONY: e2e-scheduler
 e2e-scheduler: prerequisites ## Scheduler killed again and again in the lab while 20 pods with devices are placed
 	@CGO_ENABLED=0 go test -count=1 -v -timeout=20m ./test/e2e/scheduler

@@ -69,7 +69,7 @@ func run(m *testing.M, o Options, use func(*Bed)) (code int) {
 	}()
 	watched, unwatch := context.WithCancel(ctx)
 	defer unwatch()
-	if !o.Attach {
+	if !o.Attach && !o.Reboots {
 		go func() {
 			if err := Watch(watched, bed.Lab); err != nil {
 				again(err)

@@ -37,6 +37,8 @@ type Options struct {
 	Keep, Attach bool
 	// Offered is what the nodes must offer together before the tests begin.
 	Offered map[string]int64
+	// Reboots says that the tests reboot nodes: then a node that resets itself is no news.
+	Reboots bool
 	// Installed runs when the manifests are applied, before the hardware is waited for; nil for nothing.
 	Installed func(context.Context, *Bed) error
 	// Say tells of progress; nil for nobody.

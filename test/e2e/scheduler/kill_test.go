@@ -11,10 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/test/lab/cluster"
 	"github.com/kubevfio/kubevfio/test/scenario"
 )
@@ -29,36 +27,11 @@ const (
 	limit    = 12 * time.Minute
 )
 
-// holder is a pod that takes a virtual function and waits. It asks for so much CPU
-// that four of them fill a node: the container runtime of an emulated one does not
-// start a dozen at a time.
+// holder is a pod that takes a virtual function and waits. Four of them fill a node.
 func holder(name string) *corev1.Pod {
-	no, yes, grace := false, true, int64(1)
-	list := corev1.ResourceList{
-		corev1.ResourceCPU: resource.MustParse("900m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
-		vfResource: resource.MustParse("1"),
-	}
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: name, Namespace: namespace,
-			Annotations: map[string]string{v1alpha1.AlignmentAnnotation: "preferred:numa"},
-		},
-		Spec: corev1.PodSpec{
-			SchedulerName: "kubevfio-scheduler", RestartPolicy: corev1.RestartPolicyNever,
-			TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
-			SecurityContext: &corev1.PodSecurityContext{
-				RunAsNonRoot: &yes, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-			},
-			Containers: []corev1.Container{{
-				Name: scenario.Container, Image: cluster.PauseImage, ImagePullPolicy: corev1.PullIfNotPresent,
-				SecurityContext: &corev1.SecurityContext{
-					AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
-					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-				},
-				Resources: corev1.ResourceRequirements{Requests: list, Limits: list},
-			}},
-		},
-	}
+	return scenario.Holder{
+		Namespace: namespace, Name: name, Image: cluster.PauseImage, CPU: "900m", Resources: map[string]string{vfResource: "1"},
+	}.Build()
 }
 
 // TestSchedulerKilled creates 20 pods at once, of which the node can hold some
@@ -151,7 +124,7 @@ func look(t *testing.T, list []corev1.Pod, ran map[string]string) (waiting int, 
 	for i := range list {
 		p := &list[i]
 		switch {
-		case p.Status.Phase == corev1.PodFailed && p.Status.Reason == "UnexpectedAdmissionError" && ran[p.Name] == "":
+		case ran[p.Name] == "" && scenario.Refused(p):
 			if p.DeletionTimestamp == nil {
 				refused = append(refused, p)
 			}
