@@ -154,6 +154,14 @@ func TestReadWithFaults(t *testing.T) {
 		"resource garbage": {change: func(t *host.Tree) { t.File(dir+"/resource", "1 2 3\n") }, check: func(f *topology.Function) bool {
 			return f.BARs == nil
 		}},
+		"VFs uncounted": {change: func(t *host.Tree) {
+			t.File(dir+"/sriov_totalvfs", "8\n")
+			t.Remove(dir + "/sriov_numvfs")
+		}, check: func(f *topology.Function) bool { return f.SRIOV && f.TotalVFs == 8 && f.NumVFs == -1 }},
+		"VFs garbage": {change: func(t *host.Tree) {
+			t.File(dir+"/sriov_totalvfs", "many\n")
+			t.File(dir+"/sriov_numvfs", "2\n")
+		}, check: func(f *topology.Function) bool { return f.SRIOV && f.TotalVFs == -1 && f.NumVFs == 2 }},
 		"no driver": {change: func(t *host.Tree) { t.Remove(dir + "/driver") }, check: func(f *topology.Function) bool { return f.Driver == "" }},
 	}
 	for name, c := range cases {

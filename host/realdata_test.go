@@ -100,8 +100,11 @@ func asNaive(h *topology.Host) map[string]naive {
 		if f.PF != nil {
 			n.PhysFn = f.PF.String()
 		}
-		if f.SRIOV {
-			n.TotalVFs, n.NumVFs = strconv.Itoa(f.TotalVFs), strconv.Itoa(f.NumVFs)
+		if f.SRIOV && f.TotalVFs >= 0 {
+			n.TotalVFs = strconv.Itoa(f.TotalVFs)
+		}
+		if f.SRIOV && f.NumVFs >= 0 {
+			n.NumVFs = strconv.Itoa(f.NumVFs)
 		}
 		out[f.Address.String()] = n
 	}

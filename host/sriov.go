@@ -11,7 +11,9 @@ import (
 
 // sriov reads a physical function's virtual functions.
 func (w *worker) sriov(d handle, l *listing, f *topology.Function) error {
-	f.SRIOV = l.attrs&hasTotalVFs != 0
+	if f.SRIOV = l.attrs&(hasTotalVFs|hasNumVFs) != 0; f.SRIOV {
+		f.TotalVFs, f.NumVFs = -1, -1 // until the host says
+	}
 	for _, x := range []struct {
 		bit  attr
 		file string

@@ -298,12 +298,14 @@ func (w *sysfsWriter) SetVFs(ctx context.Context, a topology.Address, n int) err
 		return err
 	}
 	switch {
-	case pf.TotalVFs == 0:
+	case pf.TotalVFs <= 0:
 		return refuse(a, ErrUnsupported, "it has no SR-IOV capability")
 	case n < 0 || n > pf.TotalVFs:
 		return refuse(a, ErrUnsupported, fmt.Sprintf("%d virtual functions asked for, it can have %d", n, pf.TotalVFs))
 	case pf.Driver == "":
 		return refuse(a, ErrUnsupported, "it has no driver, which virtual functions need")
+	case pf.NumVFs < 0:
+		return refuse(a, ErrUnsupported, "the kernel does not say how many virtual functions it has (sriov_numvfs)")
 	}
 	if pf.NumVFs == n {
 		return w.linksUp(ctx, &pf)

@@ -102,7 +102,8 @@ type Function struct {
 	VFIndex int
 	// SRIOV says that the function has the SR-IOV capability. VFs are the
 	// virtual functions of such a PF by index; TotalVFs and NumVFs are its
-	// sriov_totalvfs and sriov_numvfs, 0 when not capable.
+	// sriov_totalvfs and sriov_numvfs, 0 when not capable, -1 where a capable one
+	// does not say.
 	SRIOV    bool
 	VFs      []Address
 	TotalVFs int

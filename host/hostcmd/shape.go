@@ -126,7 +126,10 @@ func vfSummary(h *topology.Host, f *topology.Function) string {
 	if !f.SRIOV {
 		return ""
 	}
-	if f.NumVFs == 0 {
+	if f.TotalVFs < 0 {
+		return "an unknown number of VFs"
+	}
+	if f.NumVFs <= 0 {
 		return fmt.Sprintf("no VFs of %d", f.TotalVFs)
 	}
 	drivers := map[string]int{}

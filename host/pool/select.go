@@ -202,7 +202,7 @@ func (s *selector) virtual(p *v1alpha1.DevicePool, ms []matcher, out *Selected) 
 		if len(hits) == 0 {
 			continue
 		}
-		if pf.TotalVFs == 0 {
+		if pf.TotalVFs <= 0 {
 			out.Reasons = append(out.Reasons, fmt.Sprintf("%s has no SR-IOV capability: leave spec.vfs out to offer it as a whole", pf.Address))
 			continue
 		}

@@ -226,8 +226,14 @@ func (a *archive) linkState(d string, l *topology.Link) {
 
 func (a *archive) sriov(d string, f *topology.Function) {
 	if f.SRIOV {
-		a.file(d+"/sriov_totalvfs", strconv.Itoa(f.TotalVFs)+"\n")
-		a.file(d+"/sriov_numvfs", strconv.Itoa(f.NumVFs)+"\n")
+		for _, x := range []struct {
+			file string
+			n    int
+		}{{"sriov_totalvfs", f.TotalVFs}, {"sriov_numvfs", f.NumVFs}} {
+			if x.n >= 0 {
+				a.file(d+"/"+x.file, strconv.Itoa(x.n)+"\n")
+			}
+		}
 	}
 	for n, v := range f.VFs {
 		a.link(d+"/virtfn"+strconv.Itoa(n), "sys/bus/pci/devices/"+v.String())
