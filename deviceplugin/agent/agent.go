@@ -33,6 +33,7 @@ import (
 	"github.com/kubevfio/kubevfio/deviceplugin/podsource"
 	"github.com/kubevfio/kubevfio/deviceplugin/publish"
 	"github.com/kubevfio/kubevfio/deviceplugin/tenancy"
+	"github.com/kubevfio/kubevfio/deviceplugin/vitals"
 	"github.com/kubevfio/kubevfio/host"
 	"github.com/kubevfio/kubevfio/host/bind"
 	"github.com/kubevfio/kubevfio/topology"
@@ -65,6 +66,7 @@ type Agent struct {
 
 	ledger  *handoff.Ledger
 	keeper  *tenancy.Keeper
+	vitals  vitals.Watch
 	watcher *plugin.Watcher
 	plugins map[string]*running
 

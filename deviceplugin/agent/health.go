@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/deviceplugin/vitals"
 	"github.com/kubevfio/kubevfio/host"
 	"github.com/kubevfio/kubevfio/topology"
 )
@@ -37,6 +38,7 @@ func (a *Agent) health(p *picture) {
 		}
 	}
 	up := map[topology.Address]string{}
+	a.vitals.Keep(func(m topology.Address) bool { return p.host.Function(m) != nil })
 	for i := range p.selection.Pools {
 		for _, o := range p.selection.Pools[i].Offers {
 			if o.NotReady != "" {
@@ -61,6 +63,21 @@ func (a *Agent) sick(p *picture, u *topology.Unit, up map[topology.Address]strin
 	for _, m := range u.Members {
 		if err := host.Answers(a.fs, m); err != nil {
 			return fmt.Sprintf("%s: %v", m, err)
+		}
+		f := p.host.Function(m)
+		if f == nil {
+			continue
+		}
+		// The node of iommufd's way, where this kernel has that.
+		if f.VFIODev != "" {
+			if _, err := os.Stat(filepath.Join(a.cfg.HostDev, "vfio", "devices", f.VFIODev)); err != nil {
+				return fmt.Sprintf("%s: no device node /dev/vfio/devices/%s", m, f.VFIODev)
+			}
+		}
+		signs := vitals.Signs{Link: f.Link, Resets: f.ResetMethods}
+		signs.Fatal, signs.Counted = host.FatalErrors(a.fs, m)
+		if why := a.vitals.Look(m, signs); why != "" {
+			return fmt.Sprintf("%s: %s", m, why)
 		}
 	}
 	f := p.host.Function(u.ID)
@@ -98,7 +115,7 @@ func (a *Agent) pfDown(p *picture, pf topology.Address) string {
 type cleaner struct{ agent *Agent }
 
 // Clean implements tenancy.Cleaner.
-func (c cleaner) Clean(ctx context.Context, unit string) error {
+func (c cleaner) Clean(ctx context.Context, unit string) (err error) {
 	addr, err := topology.ParseAddress(unit)
 	if err != nil {
 		return err
@@ -119,6 +136,13 @@ func (c cleaner) Clean(ctx context.Context, unit string) error {
 	} else if busy {
 		return fmt.Errorf("%w: %s: some process still holds /dev/vfio/%d open", host.ErrInUse, unit, u.Group)
 	}
+	defer func() {
+		if err == nil {
+			for _, m := range u.Members {
+				c.agent.vitals.Cleaned(m)
+			}
+		}
+	}()
 	if err := c.agent.writer.Reset(ctx, u.Members); err != nil {
 		if errors.Is(err, host.ErrUnsupported) {
 			// VFIO resets what it can when the device is opened; there is no more

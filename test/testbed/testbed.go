@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
@@ -153,10 +154,32 @@ func Watch(ctx context.Context, lab *cluster.Cluster) error {
 		}
 		for node, n := range resets {
 			if n > 0 {
-				return fmt.Errorf("%w: %s; the end of %s/%s-cpu.log has the state of its processors", ErrNodeReset, node, lab.LogDir(), node)
+				return fmt.Errorf("%w: %s; the state of its processor, from %s/%s-cpu.log:\n%s", ErrNodeReset, node, lab.LogDir(), node, died(lab.LogDir()+"/"+node+"-cpu.log"))
 			}
 		}
 	}
+}
+
+// died is what QEMU says about a machine that reset itself: the first state of a processor behind the words, without the
+// floating-point registers.
+func died(log string) string {
+	b, err := os.ReadFile(log)
+	if err != nil {
+		return err.Error()
+	}
+	const words = "Triple fault"
+	i := strings.LastIndex(string(b), words)
+	if i < 0 {
+		return "(it asked for the reset)"
+	}
+	var out []string
+	for line := range strings.Lines(string(b[i:])) {
+		if strings.HasPrefix(line, "FCW=") || len(out) > 40 {
+			break
+		}
+		out = append(out, strings.TrimRight(line, "\n"))
+	}
+	return strings.Join(out, "\n")
 }
 
 // stdout is where [Main] tells of progress: tests' own lines go there, too.
