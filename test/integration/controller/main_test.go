@@ -82,7 +82,7 @@ func run(m *testing.M) int {
 
 // startController runs the controller with the rights of its own service account,
 // so that missing RBAC rules fail the tests.
-func startController(ctx context.Context) (stop func(), err error) {
+func startController(ctx context.Context, changes ...func(*app.Options)) (stop func(), err error) {
 	cfg := rest.CopyConfig(server.Config)
 	cfg.Impersonate = rest.ImpersonationConfig{
 		UserName: "system:serviceaccount:kubevfio-system:kubevfio-controller",
@@ -96,6 +96,9 @@ func startController(ctx context.Context) (stop func(), err error) {
 	}
 	metricsAddress = o.MetricsAddress
 	o.APIAddress, o.Guests, o.CertificateLife = apiAddress, guests, certificateLife
+	for _, change := range changes {
+		change(&o)
+	}
 	c, err := app.New(cfg, o)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +19,7 @@ import (
 
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/controller/app"
 )
 
 // webhookPort is where the controller of these tests serves its webhook. It is
@@ -404,6 +406,58 @@ func TestControllerRestarts(t *testing.T) {
 	})
 	if after.UID != vmi.UID || after.Status.PodUID != next.UID {
 		t.Errorf("instance %s pod %s; want %s %s", after.UID, after.Status.PodUID, vmi.UID, next.UID)
+	}
+	var pods corev1.PodList
+	if err := server.Admin.List(t.Context(), &pods, client.InNamespace(ns)); err != nil || len(pods.Items) != 1 {
+		t.Errorf("%d pods, want the one (%v)", len(pods.Items), err)
+	}
+}
+
+// Of two replicas one acts; when it ends the other takes over and goes on with what
+// it finds.
+func TestLeaderElection(t *testing.T) {
+	stop()
+	defer func() {
+		var err error
+		if stop, err = startController(context.WithoutCancel(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	replica := func() func() {
+		t.Helper()
+		end, err := startController(context.WithoutCancel(t.Context()), func(o *app.Options) {
+			o.LeaderElection, o.WebhookPort, o.APIAddress, o.MetricsAddress = true, 0, app.Off, app.Off
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return end
+	}
+	first := replica()
+	ns := newNamespace(t)
+	newMachine(t, ns, "vm", v1alpha1.RunAlways)
+	vmi, pod := start(t, ns, "vm")
+	second := replica()
+	defer second()
+	lease := func() string {
+		t.Helper()
+		var l coordinationv1.Lease
+		if err := server.Admin.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "kubevfio-controller"}, &l); err != nil {
+			t.Fatal(err)
+		}
+		if l.Spec.HolderIdentity == nil {
+			return ""
+		}
+		return *l.Spec.HolderIdentity
+	}
+	leader := lease()
+	first()
+	report(t, pod, running(false, assigned))
+	waitInstance(t, ns, "vm", "is seen by the next leader", func(v *v1alpha1.VirtualMachineInstance) bool {
+		return v.UID == vmi.UID && conditionIs(v.Status.Conditions, v1alpha1.ConditionReady, metav1.ConditionFalse)
+	})
+	if now := lease(); now == "" || now == leader {
+		t.Errorf("the lease is held by %q, before by %q", now, leader)
 	}
 	var pods corev1.PodList
 	if err := server.Admin.List(t.Context(), &pods, client.InNamespace(ns)); err != nil || len(pods.Items) != 1 {
