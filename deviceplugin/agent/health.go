@@ -68,9 +68,11 @@ func (a *Agent) sick(p *picture, u *topology.Unit, up map[topology.Address]strin
 		if f == nil {
 			continue
 		}
-		// The node of iommufd's way, where this kernel has that.
-		if f.VFIODev != "" {
-			if _, err := os.Stat(filepath.Join(a.cfg.HostDev, "vfio", "devices", f.VFIODev)); err != nil {
+		// The node of iommufd's way. Every kernel has the name in sysfs; one without
+		// CONFIG_VFIO_DEVICE_CDEV has none of the nodes, and not their folder.
+		nodes := filepath.Join(a.cfg.HostDev, "vfio", "devices")
+		if _, err := os.Stat(nodes); err == nil && f.VFIODev != "" {
+			if _, err := os.Stat(filepath.Join(nodes, f.VFIODev)); err != nil {
 				return fmt.Sprintf("%s: no device node /dev/vfio/devices/%s", m, f.VFIODev)
 			}
 		}
