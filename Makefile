@@ -33,8 +33,8 @@ lint: $(GOLANGCI) ## Run golangci-lint (pinned in tools/go.mod), go vet's checks
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 
 .PHONY: unit
-unit: prerequisites ## Unit tests of our own packages with the race detector
-	@CGO_ENABLED=1 go test -race -count=1 $(UNIT_PKGS)
+unit: prerequisites ## Unit tests of our own packages with the race detector; Go skips what has not changed since it passed (COUNT=1 does not)
+	@CGO_ENABLED=1 go test -race $(if $(COUNT),-count=$(COUNT)) $(UNIT_PKGS)
 
 .PHONY: differential
 differential: prerequisites ## Tests against the real kubelet managers and the real API server, in process

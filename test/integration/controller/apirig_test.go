@@ -27,7 +27,7 @@ import (
 )
 
 // certificateLife is short, so that certificates change while the tests run.
-const certificateLife = 45 * time.Second
+const certificateLife = 24 * time.Second
 
 // apiAddress is where the controller of the tests serves its API.
 var apiAddress string
