@@ -79,7 +79,7 @@ func (c *cluster) stream(ctx context.Context, name, sub string, in io.Reader, ou
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // what matters was said in the close messages
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {

@@ -251,7 +251,7 @@ func classed(t target, err error) error {
 // fail answers with a Status.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
 	var known apierrors.APIStatus
-	status := metav1.Status{}
+	var status metav1.Status
 	if errors.As(err, &known) {
 		status = known.Status()
 	} else {

@@ -46,7 +46,7 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request, t target) error
 		klog.FromContext(r.Context()).V(2).Info("upgrade refused", "path", r.URL.Path, "err", err)
 		return nil
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the client is told by the close message
 	// The request's context knows nothing of a connection that was taken over.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -106,7 +106,7 @@ func (s *session) input() (in io.Reader, gone <-chan struct{}) {
 	s.conn.SetPongHandler(alive)
 	go func() {
 		defer close(ended)
-		defer w.Close()
+		defer w.Close() //nolint:errcheck // a pipe in memory
 		if alive("") != nil {
 			return
 		}

@@ -137,8 +137,8 @@ func (h *handler) PreStart(ctx context.Context, _ []string) error { return h.ans
 // rig is a plugin that runs, in a folder with a kubelet.
 func rig(t *testing.T, change func(*Config, *kubelet)) (*Plugin, *kubelet, *handler) {
 	t.Helper()
-	// A unix socket's path is short.
-	dir, err := os.MkdirTemp("", "dp")
+	// A unix socket's path is short, and that of t.TempDir is not.
+	dir, err := os.MkdirTemp("", "dp") //nolint:usetesting // as above
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func TestInventory(t *testing.T) {
 	// Somebody meddles.
 	inv := read()
 	inv.Spec.Units = nil
-	if err := c.Client.Update(t.Context(), inv); err != nil {
+	if err := c.Update(t.Context(), inv); err != nil {
 		t.Fatal(err)
 	}
 	p.Forget()

@@ -58,7 +58,7 @@ func proxyCommand() *cobra.Command {
 // proxyError gives an error of a known class the exit code that tells it to callers
 // by pods/exec; the text goes to stderr here.
 func proxyError(err error) error {
-	code := 0
+	var code int
 	switch {
 	case errors.Is(err, rpc.ErrNotSupported):
 		code = launcherrpcv1.ProxyNotSupported

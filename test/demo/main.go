@@ -21,6 +21,9 @@ import (
 	"github.com/kubevfio/kubevfio/test/testbed"
 )
 
+// maxAgain is how often the demo starts over after a fault of the emulation.
+const maxAgain = 2
+
 func main() {
 	cluster.Init()
 	keep := flag.Bool("keep", false, "leave the cluster up and print how to use it")
@@ -31,7 +34,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	d := &demo{out: os.Stdout, keep: *keep, nodes: *nodes}
 	err := d.run(ctx)
-	if errors.Is(err, testbed.ErrNodeReset) && ctx.Err() == nil {
+	for range maxAgain {
+		if !errors.Is(err, testbed.ErrNodeReset) || ctx.Err() != nil {
+			break
+		}
 		fmt.Fprintf(os.Stderr, "\ndemo: %v\ndemo: this is a fault of the emulation and says nothing about the software: starting over with a new lab\n\n", err)
 		d = &demo{out: os.Stdout, keep: *keep, nodes: *nodes}
 		err = d.run(ctx)

@@ -8,7 +8,8 @@
 //
 // Traps:
 //   - [cluster.Init] must have been called first; [Main] does it.
-//   - An emulated node can die of the emulation itself: QEMU's TCG resets the whole machine now and then when a third guest
-//     starts in it (a triple fault of the node's processor). Such a run says nothing about the software under test, so [Main]
-//     gives it up at once, says so, and starts over with a new lab; the second time it fails.
+//   - An emulated node can die of the emulation itself: QEMU's TCG resets the whole machine now and then while guests of ours
+//     start in it. The processor's state then is that of the node's kernel behind VMRUN, with page tables in which nothing of
+//     that kernel is mapped (a triple fault). Such a run says nothing about the software under test, so [Main] gives it up at
+//     once, says so, and starts over with a new lab; after the third time it fails.
 package testbed

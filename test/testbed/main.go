@@ -17,7 +17,7 @@ import (
 const (
 	// attemptEnv counts the attempts of a process that started itself again.
 	attemptEnv  = "KUBEVFIO_TESTBED_ATTEMPT"
-	maxAttempts = 2
+	maxAttempts = 3
 )
 
 // Main is what a TestMain does: it brings the bed up, hands it to use, runs the tests and takes all down. It does not return.
@@ -93,7 +93,7 @@ func attempt() int {
 	return n
 }
 
-// again starts this process over, once; the second time it fails. Nothing of this attempt is of use: its tests run against a
+// again starts this process over; after the last attempt it fails. Nothing of this attempt is of use: its tests run against a
 // cluster whose node has just died.
 func again(why error) {
 	n := attempt()
