@@ -22,7 +22,7 @@ import (
 )
 
 // maxAgain is how often the demo starts over after a fault of the emulation.
-const maxAgain = 2
+const maxAgain = 3
 
 func main() {
 	cluster.Init()

@@ -11,5 +11,5 @@
 //   - An emulated node can die of the emulation itself: QEMU's TCG resets the whole machine now and then while guests of ours
 //     start in it. The processor's state then is that of the node's kernel behind VMRUN, with page tables in which nothing of
 //     that kernel is mapped (a triple fault). Such a run says nothing about the software under test, so [Main] gives it up at
-//     once, says so, and starts over with a new lab; after the third time it fails.
+//     once, says so, and starts over with a new lab; after the fourth time it fails.
 package testbed

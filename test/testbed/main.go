@@ -17,7 +17,7 @@ import (
 const (
 	// attemptEnv counts the attempts of a process that started itself again.
 	attemptEnv  = "KUBEVFIO_TESTBED_ATTEMPT"
-	maxAttempts = 3
+	maxAttempts = 4
 )
 
 // Main is what a TestMain does: it brings the bed up, hands it to use, runs the tests and takes all down. It does not return.
