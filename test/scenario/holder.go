@@ -1,6 +1,8 @@
 package scenario
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,9 +18,10 @@ type Holder struct {
 	Image string
 	// Resources are the devices by resource name.
 	Resources map[string]string
-	// CPU is what it asks for, such as "900m"; 10m when empty. It bounds how many
+	// CPU is what it asks for and may use at most, such as "900m". It bounds how many
 	// start at a time: the container runtime of an emulated node does not start a
-	// dozen.
+	// dozen. When empty it asks for 10m without a limit: within one of 10m the start
+	// of the container itself takes minutes there.
 	CPU string
 	// Node binds it there past every scheduler, as a scheduler that knows nothing of
 	// assignments would; else our scheduler places it.
@@ -30,16 +33,19 @@ type Holder struct {
 // Build makes the pod.
 func (h Holder) Build() *corev1.Pod {
 	no, yes, grace := false, true, int64(1)
-	if h.CPU == "" {
-		h.CPU = "10m"
-	}
 	list := corev1.ResourceList{
-		corev1.ResourceCPU: resource.MustParse(h.CPU),
 		// Less, and the start of the container itself runs out of memory.
 		corev1.ResourceMemory: resource.MustParse("64Mi"),
 	}
 	for name, n := range h.Resources {
 		list[corev1.ResourceName(name)] = resource.MustParse(n)
+	}
+	limits := maps.Clone(list)
+	if h.CPU != "" {
+		limits[corev1.ResourceCPU] = resource.MustParse(h.CPU)
+		list[corev1.ResourceCPU] = resource.MustParse(h.CPU)
+	} else {
+		list[corev1.ResourceCPU] = resource.MustParse("10m")
 	}
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: h.Name, Namespace: h.Namespace},
@@ -55,7 +61,7 @@ func (h Holder) Build() *corev1.Pod {
 					AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
 					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 				},
-				Resources: corev1.ResourceRequirements{Requests: list, Limits: list},
+				Resources: corev1.ResourceRequirements{Requests: list, Limits: limits},
 			}},
 		},
 	}
