@@ -55,7 +55,7 @@ func serveAPI(mgr ctrl.Manager, cfg *rest.Config, serving *servingCertificate, o
 	if err != nil {
 		return fmt.Errorf("%w: API address: %w", ErrOptions, err)
 	}
-	var h http.Handler = &subresources.Handler{Client: live, Launcher: launchers, Logs: subresources.PodLogs{Client: kube}, Now: time.Now}
+	var h http.Handler = &subresources.Handler{Client: live, Launcher: launchers, Logs: subresources.PodLogs{Client: kube}}
 	return mgr.Add(&subresources.Server{
 		Listener: l, Auth: auth, Handler: page.Under(page.Path, people, h), GetCertificate: serving.get,
 	})

@@ -11,6 +11,7 @@ import (
 
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
+	"github.com/kubevfio/kubevfio/controller/launcherpod"
 )
 
 // ReasonPausedByRequest of condition Paused: somebody asked for it by the API, and
@@ -25,9 +26,19 @@ const (
 	reasonResumed     = "Resumed"
 )
 
-// probeNotices is how long a readiness probe may take to notice a pause: three
-// periods and a margin. Until then the word of who paused the guest counts.
-const probeNotices = 30 * time.Second
+// probeNotices is how long the pod's readiness probe, the launcher's or the owner's
+// own, may take to notice a pause. Until then the word of who paused the guest counts.
+func probeNotices(pod *corev1.Pod) time.Duration {
+	const margin = 15 * time.Second
+	for i := range pod.Spec.Containers {
+		if c := &pod.Spec.Containers[i]; c.Name == launcherpod.Container && c.ReadinessProbe != nil {
+			// The API server fills in periods and thresholds that are not given.
+			p := c.ReadinessProbe
+			return time.Duration(p.FailureThreshold)*time.Duration(p.PeriodSeconds)*time.Second + margin
+		}
+	}
+	return margin
+}
 
 // ready sets the conditions Ready and Paused of a guest that runs, and says when to
 // look again, 0 for not by itself. A guest that is not ready may be paused, by a
@@ -39,7 +50,7 @@ func (r *Reconciler) ready(ctx context.Context, vmi *v1alpha1.VirtualMachineInst
 	// unseen is how long the probe still has to notice a pause by a request.
 	var unseen time.Duration
 	if isPaused && paused.Reason == ReasonPausedByRequest {
-		unseen = probeNotices - r.Now().Sub(paused.LastTransitionTime.Time)
+		unseen = probeNotices(pod) - r.Now().Sub(paused.LastTransitionTime.Time)
 	}
 	before := meta.FindStatusCondition(vmi.Status.Conditions, v1alpha1.ConditionReady)
 	known := ""

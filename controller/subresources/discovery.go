@@ -1,6 +1,7 @@
 package subresources
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -51,14 +52,6 @@ func resourceList() metav1.APIResourceList {
 			list.APIResources = append(list.APIResources, metav1.APIResource{Name: resource + "/" + name, Namespaced: true, Kind: rt.kind, Verbs: verb})
 		}
 	}
-	slices.SortFunc(list.APIResources, func(a, b metav1.APIResource) int {
-		switch {
-		case a.Name < b.Name:
-			return -1
-		case a.Name > b.Name:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(list.APIResources, func(a, b metav1.APIResource) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }

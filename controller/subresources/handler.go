@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -42,8 +41,6 @@ type Handler struct {
 	Client   client.Client
 	Launcher Launcher
 	Logs     Logs
-	// Now is the clock.
-	Now func() time.Time
 }
 
 // target is what a request is about.

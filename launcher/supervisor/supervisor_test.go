@@ -137,11 +137,9 @@ func (l *libvirt) post(kinds ...virt.EventKind) {
 	}()
 }
 
-func (l *libvirt) XML() (string, error)                 { return "<domain/>", nil }
-func (l *libvirt) Screenshot(io.Writer) (string, error) { return "", virt.ErrNotSupported }
-func (l *libvirt) Info() (launcherrpcv1.GuestInfo, error) {
-	return launcherrpcv1.GuestInfo{}, virt.ErrNotSupported
-}
+func (l *libvirt) XML() (string, error)                         { return "<domain/>", nil }
+func (l *libvirt) Screenshot(io.Writer) (string, error)         { return "", virt.ErrNotSupported }
+func (l *libvirt) Info() (i launcherrpcv1.GuestInfo, err error) { return i, virt.ErrNotSupported }
 
 func (l *libvirt) has(a virt.Action) bool {
 	l.mu.Lock()

@@ -38,7 +38,7 @@ func main() {
 		if !errors.Is(err, testbed.ErrNodeReset) || ctx.Err() != nil {
 			break
 		}
-		fmt.Fprintf(os.Stderr, "\ndemo: %v\ndemo: this is a fault of the emulation and says nothing about the software: starting over with a new lab\n\n", err)
+		fmt.Fprintf(os.Stderr, "\ndemo: %v\ndemo: the cluster died under the demo: starting over with a new lab\n\n", err)
 		d = &demo{out: os.Stdout, keep: *keep, nodes: *nodes}
 		err = d.run(ctx)
 	}

@@ -8,8 +8,9 @@
 //
 // Traps:
 //   - [cluster.Init] must have been called first; [Main] does it.
-//   - An emulated node can die of the emulation itself: QEMU's TCG resets the whole machine now and then while guests of ours
-//     start in it. The processor's state then is that of the node's kernel behind VMRUN, with page tables in which nothing of
-//     that kernel is mapped (a triple fault). Such a run says nothing about the software under test, so [Main] gives it up at
-//     once, says so, and starts over with a new lab; after the fourth time it fails.
+//   - An emulated node can die under the tests. QEMU's TCG resets the whole machine now and then while guests of ours start in
+//     it: the processor's state then is that of the node's kernel behind VMRUN, with page tables in which nothing of that
+//     kernel is mapped (a triple fault). Results against a cluster without its node are worth nothing, so [Main] gives the run
+//     up at once, says what is known about the node's end, and starts over with a new lab. After the fourth time it fails: what
+//     kills a node every time, such as a panic that our own software causes, is not hidden by this.
 package testbed

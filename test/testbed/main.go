@@ -44,7 +44,7 @@ func run(m *testing.M, o Options, use func(*Bed)) (code int) {
 	}
 	start := time.Now()
 	o.Say = func(format string, args ...any) {
-		fmt.Fprintf(stdout(), "    %6.1fs %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
+		fmt.Fprintf(os.Stdout, "    %6.1fs %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
 	}
 	bed, err := Up(ctx, o)
 	if err != nil {
@@ -52,7 +52,7 @@ func run(m *testing.M, o Options, use func(*Bed)) (code int) {
 		return 1
 	}
 	defer func() {
-		bed.HowToUse(stdout())
+		bed.HowToUse(os.Stdout)
 		if err := bed.Down(context.WithoutCancel(ctx)); err != nil {
 			fmt.Fprintf(os.Stderr, "lab down: %v\n", err)
 			code = 1
@@ -97,11 +97,11 @@ func attempt() int {
 // cluster whose node has just died.
 func again(why error) {
 	n := attempt()
-	fmt.Fprintf(stdout(), "\n==> %v\n==> This is a fault of the emulation: what this attempt (number %d of %d) has seen says nothing about the software.\n", why, n, maxAttempts)
+	fmt.Fprintf(os.Stdout, "\n==> %v\n==> The tests ran against a cluster whose node died under them: attempt %d of %d is worth nothing.\n", why, n, maxAttempts)
 	if n >= maxAttempts {
 		os.Exit(1)
 	}
-	fmt.Fprintf(stdout(), "==> Starting over with a new lab\n\n")
+	fmt.Fprintf(os.Stdout, "==> Starting over with a new lab\n\n")
 	self, err := os.Executable()
 	if err == nil {
 		if err = os.Setenv(attemptEnv, strconv.Itoa(n+1)); err == nil {

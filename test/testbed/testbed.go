@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -154,23 +155,28 @@ func Watch(ctx context.Context, lab *cluster.Cluster) error {
 		}
 		for node, n := range resets {
 			if n > 0 {
-				return fmt.Errorf("%w: %s; the state of its processor, from %s/%s-cpu.log:\n%s", ErrNodeReset, node, lab.LogDir(), node, died(lab.LogDir()+"/"+node+"-cpu.log"))
+				return fmt.Errorf("%w: %s (logs: %s)\n%s", ErrNodeReset, node, lab.LogDir(), died(lab.LogDir(), node))
 			}
 		}
 	}
 }
 
-// died is what QEMU says about a machine that reset itself: the first state of a processor behind the words, without the
-// floating-point registers.
-func died(log string) string {
-	b, err := os.ReadFile(log)
+// died says what is known about the end of a node: the state of the processor that QEMU gave up with a triple fault, without
+// the floating-point registers, or else, when the node's kernel restarted it, the end of the node's console.
+func died(logs, node string) string {
+	b, err := os.ReadFile(filepath.Join(logs, node+"-cpu.log"))
 	if err != nil {
 		return err.Error()
 	}
 	const words = "Triple fault"
 	i := strings.LastIndex(string(b), words)
 	if i < 0 {
-		return "(it asked for the reset)"
+		console, err := os.ReadFile(filepath.Join(logs, node+"-console.log"))
+		if err != nil {
+			return err.Error()
+		}
+		lines := strings.Split(strings.TrimSpace(string(console)), "\n")
+		return "no triple fault: its kernel restarted it; the end of its console:\n" + strings.Join(lines[max(0, len(lines)-15):], "\n")
 	}
 	var out []string
 	for line := range strings.Lines(string(b[i:])) {
@@ -181,6 +187,3 @@ func died(log string) string {
 	}
 	return strings.Join(out, "\n")
 }
-
-// stdout is where [Main] tells of progress: tests' own lines go there, too.
-func stdout() io.Writer { return os.Stdout }
