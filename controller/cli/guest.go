@@ -83,15 +83,20 @@ func (s *session) guestCommands() []*cobra.Command {
 
 // ask does one thing to a guest by its name.
 func (s *session) ask(ctx context.Context, name, what string) ([]byte, error) {
-	cl, err := s.cluster()
-	if err != nil {
-		return nil, err
-	}
-	g, err := cl.guest(ctx, name)
+	g, err := s.guest(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	return g.do(ctx, what)
+}
+
+// guest finds a guest by its name.
+func (s *session) guest(ctx context.Context, name string) (guest, error) {
+	cl, err := s.cluster()
+	if err != nil {
+		return nil, err
+	}
+	return cl.guest(ctx, name)
 }
 
 func (s *session) screenshot(ctx context.Context, name, file string) error {
@@ -117,11 +122,7 @@ func (s *session) logCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "log NAME", Short: "Print the guest's serial console so far", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := s.cluster()
-			if err != nil {
-				return err
-			}
-			g, err := cl.guest(cmd.Context(), args[0])
+			g, err := s.guest(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -224,11 +225,7 @@ func (g byExec) log(ctx context.Context, follow bool, tail int64) (io.ReadCloser
 // console is a raw terminal on the guest's serial line. The line has no size, so
 // that a terminal's changes are the guest's business (stty in it).
 func (s *session) console(ctx context.Context, name string) error {
-	cl, err := s.cluster()
-	if err != nil {
-		return err
-	}
-	g, err := cl.guest(ctx, name)
+	g, err := s.guest(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -57,11 +57,7 @@ func (s *session) vnc() *cobra.Command {
 			if file != "" {
 				return s.screenshot(cmd.Context(), args[0], file)
 			}
-			cl, err := s.cluster()
-			if err != nil {
-				return err
-			}
-			g, err := cl.guest(cmd.Context(), args[0])
+			g, err := s.guest(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

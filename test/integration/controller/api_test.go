@@ -137,6 +137,11 @@ func TestAPIPause(t *testing.T) {
 	if err != nil || code != http.StatusNotImplemented || !contains(text, "no agent") {
 		t.Errorf("guestinfo without an agent: %d, %v: %s", code, err, text)
 	}
+	guests.failing(t, fmt.Errorf("%w: %w: no socket", launchercall.ErrCall, launchercall.ErrUnavailable))
+	code, text, err = call(t.Context(), user, http.MethodGet, pathOf(ns, subresourcesv1alpha1.Instances, "vm", "state"), "")
+	if err != nil || code != http.StatusServiceUnavailable || !contains(text, "no socket") {
+		t.Errorf("state of a launcher that is starting: %d, %v: %s", code, err, text)
+	}
 }
 
 // Who has which role may do what; nobody else, and anonymous callers nothing.
