@@ -64,6 +64,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&cfg.PodResources, "pod-resources-socket", "/var/lib/kubelet/pod-resources/kubelet.sock", "kubelet's pod-resources socket")
 	f.StringVar(&cfg.SeccompDir, "seccomp-dir", "/var/lib/kubelet/seccomp", "kubelet's seccomp root")
 	f.StringVar(&cfg.CDIDir, "cdi-dir", "/var/run/cdi", "folder for the CDI specification")
+	f.StringVar((*string)(&cfg.DeviceFiles), "device-files", string(agent.ByCDI), "how containers get device nodes: cdi, or paths where the container runtime has no CDI")
 	f.StringVar(&cfg.RunDir, "run-dir", "/run/kubevfio", "folder of the launchers' socket")
 	f.StringVar(&cfg.StateDir, "state-dir", "/var/lib/kubevfio", "folder for what must outlive the agent")
 	f.StringVar(&cfg.TokenFile, "token-file", "/var/run/secrets/kubernetes.io/serviceaccount/token", "token for kubelet's API")

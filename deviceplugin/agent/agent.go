@@ -66,6 +66,7 @@ type Agent struct {
 
 	ledger  *handoff.Ledger
 	keeper  *tenancy.Keeper
+	told    toldGroups
 	vitals  vitals.Watch
 	watcher *plugin.Watcher
 	plugins map[string]*running
@@ -91,6 +92,9 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Node == "" || cfg.REST == nil || len(cfg.WriteCommand) == 0 {
 		return nil, fmt.Errorf("%w: node name, API server and write command are needed", ErrConfig)
 	}
+	if cfg.DeviceFiles != ByCDI && cfg.DeviceFiles != ByPath {
+		return nil, fmt.Errorf("%w: device files %q: want %s or %s", ErrConfig, cfg.DeviceFiles, ByCDI, ByPath)
+	}
 	a := &Agent{
 		cfg: cfg, metrics: metrics.New(cfg.Version), plugins: map[string]*running{},
 		trigger: make(chan struct{}, 1), done: make(chan bind.Result, 1),
@@ -98,6 +102,7 @@ func New(cfg Config) (*Agent, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w: state folder: %w", ErrConfig, err)
 	}
+	a.told.file = filepath.Join(cfg.StateDir, "groups.json")
 	if err := makeCapabilityFolder(cfg.RunDir); err != nil {
 		return nil, err
 	}

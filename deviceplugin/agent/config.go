@@ -25,6 +25,8 @@ type Config struct {
 	CDIDir, RunDir, StateDir            string
 	// DeviceInfoDir is where Multus and KubeVirt look for device-info files.
 	DeviceInfoDir string
+	// DeviceFiles is how containers get device nodes; default ByCDI.
+	DeviceFiles DeviceFiles
 	// TokenFile and KubeletCA are for kubelet's API at NodeIP:KubeletPort.
 	TokenFile, KubeletCA string
 	KubeletPort          int
@@ -59,6 +61,9 @@ func (c *Config) defaults() {
 	set(&c.DeviceInfoDir, "/var/run/k8s.cni.cncf.io/devinfo/dp")
 	set(&c.TokenFile, "/var/run/secrets/kubernetes.io/serviceaccount/token")
 	set(&c.Metrics, ":9180")
+	if c.DeviceFiles == "" {
+		c.DeviceFiles = ByCDI
+	}
 	if c.KubeletPort == 0 {
 		c.KubeletPort = 10250
 	}

@@ -126,7 +126,7 @@ func (a *Agent) startPlugin(ctx context.Context, resource string, w *wanted) *ru
 	}
 	var h plugin.Handler
 	if w.slot != nil {
-		h = slots{resource: resource}
+		h = slots{agent: a, resource: resource, file: w.slot.HostPath}
 	} else {
 		cfg.Steer, cfg.PreStart = true, true
 		cfg.OnRegister = a.ledger.KubeletStarted
@@ -159,7 +159,10 @@ func (a *Agent) stopPlugins() {
 }
 
 // slots serves a virtual resource: no identity, no steering.
-type slots struct{ resource string }
+type slots struct {
+	agent          *Agent
+	resource, file string
+}
 
 // Preferred implements plugin.Handler; kubelet is told not to ask.
 func (slots) Preferred(_ context.Context, available, must []string, size int) ([]string, error) {
@@ -177,6 +180,9 @@ func (slots) Preferred(_ context.Context, available, must []string, size int) ([
 
 // Allocate implements plugin.Handler.
 func (s slots) Allocate(context.Context, []string) (*pluginapi.ContainerAllocateResponse, error) {
+	if s.agent.cfg.DeviceFiles == ByPath {
+		return &pluginapi.ContainerAllocateResponse{Devices: []*pluginapi.DeviceSpec{deviceFile(s.file)}}, nil
+	}
 	return &pluginapi.ContainerAllocateResponse{CdiDevices: []*pluginapi.CDIDevice{{Name: cdi.Name(cdi.SlotName(s.resource))}}}, nil
 }
 
@@ -195,14 +201,21 @@ func (u units) Preferred(ctx context.Context, available, must []string, size int
 }
 
 // Allocate implements plugin.Handler. Everything in the answer must stay right
-// over reboots, for kubelet replays it: addresses and CDI names.
+// over reboots, for kubelet replays it: addresses and CDI names. Paths of group
+// nodes do not, so PreStart looks at them again.
 func (u units) Allocate(ctx context.Context, ids []string) (*pluginapi.ContainerAllocateResponse, error) {
 	g, err := u.agent.ledger.Allocate(ctx, u.resource, ids)
 	if err != nil {
 		return nil, err
 	}
 	u.agent.countGrant(u.resource, g)
-	return Response(u.resource, g.Units, u.agent.membersOf), nil
+	r := Response(u.resource, g.Units, u.agent.membersOf)
+	if u.agent.cfg.DeviceFiles == ByPath {
+		if err := u.agent.byPath(r, g.Units); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 // PreStart implements plugin.Handler: the pod is the right one, the units are
@@ -210,6 +223,11 @@ func (u units) Allocate(ctx context.Context, ids []string) (*pluginapi.Container
 func (u units) PreStart(ctx context.Context, ids []string) error {
 	if _, err := u.agent.ledger.Verify(ctx, u.resource, ids); err != nil {
 		return err
+	}
+	if u.agent.cfg.DeviceFiles == ByPath {
+		if err := u.agent.sameGroups(ids); err != nil {
+			return err
+		}
 	}
 	return u.agent.keeper.Wait(ctx, ids)
 }

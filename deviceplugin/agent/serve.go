@@ -112,6 +112,10 @@ func (a *Agent) restore(ctx context.Context) {
 			a.keeper.Soil(u)
 		}
 	}
+	// Of whatever boot: what kubelet replays is what counts.
+	if err := a.told.load(); err != nil {
+		a.cfg.Log.Warn("pods that were allocated by path must be made anew when their containers are", "err", err)
+	}
 	if err := a.ledger.Reconcile(ctx); err != nil {
 		a.cfg.Log.Warn("kubelet does not say who holds what yet", "err", err)
 	}
@@ -121,6 +125,9 @@ func (a *Agent) restore(ctx context.Context) {
 // remember keeps ledger and dirty units for the next process; it does nothing
 // when nothing changed.
 func (a *Agent) remember() error {
+	if err := a.told.keep(a.held); err != nil {
+		return err
+	}
 	m := memory{BootID: a.boot, Claims: a.ledger.Claims(), Dirty: a.keeper.Dirty()}
 	b, err := json.Marshal(m)
 	if err != nil {

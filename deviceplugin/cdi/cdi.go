@@ -31,6 +31,13 @@ import (
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 )
 
+// Device nodes of VFIO: the container's, and the start of a group's, which its
+// number follows.
+const (
+	ContainerNode = "/dev/vfio/vfio"
+	GroupNode     = "/dev/vfio/"
+)
+
 // FileName of the specification in the CDI folder.
 const FileName = "kubevfio-devices.json"
 
@@ -67,12 +74,12 @@ func SlotName(resource string) string {
 func Build(units []Unit, slots []Slot) ([]byte, error) {
 	spec := &specs.Spec{Kind: v1alpha1.CDIKind}
 	for _, u := range units {
-		group := "/dev/vfio/" + strconv.Itoa(u.Group)
+		group := GroupNode + strconv.Itoa(u.Group)
 		if u.NoIOMMU {
-			group = "/dev/vfio/noiommu-" + strconv.Itoa(u.Group)
+			group = GroupNode + "noiommu-" + strconv.Itoa(u.Group)
 		}
 		spec.Devices = append(spec.Devices, specs.Device{Name: u.ID, ContainerEdits: specs.ContainerEdits{
-			DeviceNodes: []*specs.DeviceNode{node("/dev/vfio/vfio"), node(group)},
+			DeviceNodes: []*specs.DeviceNode{node(ContainerNode), node(group)},
 			Mounts:      []*specs.Mount{agentFolder()},
 		}})
 	}
