@@ -92,7 +92,7 @@ func (b *builder) build(ctx context.Context) error {
 	}
 	// The root file systems wait for the network, go for the CPU: together they take hardly longer than go alone.
 	if err := together(ctx,
-		b.launcherRoot, b.nodeRoot, b.buildBinaries,
+		b.launcherRoot, b.nodeRoot, b.qemuRoot, b.buildBinaries,
 	); err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (b *builder) build(ctx context.Context) error {
 
 // kinds are the folders of the cache.
 func kinds() []string {
-	return []string{"bin", "node-root", "launcher-root", "node-initrd", "guest", "layer", "images-disk"}
+	return []string{"bin", "node-root", "launcher-root", "qemu-root", "node-initrd", "guest", "layer", "images-disk"}
 }
 
 // keepOf is how many entries of a kind are kept: a set holds several layers.

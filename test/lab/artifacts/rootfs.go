@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// suite is the Debian release of every root file system here. Its QEMU is new enough: igb of QEMU 10.0.2 does not work,
-// that of 10.0.13 does.
+// suite is the Debian release of every root file system here.
 const suite = "trixie"
 
 // recipe says how a root file system is made. Everything in it is part of the cache's key.
@@ -57,7 +56,28 @@ func nodeRecipe() recipe {
 	return r
 }
 
-// launcherRecipe is the root file system of the launcher's image, in which the lab's own QEMU lives as well. uid and gid 107
+// qemuRecipe is the root file system in which the nodes' own QEMU lives. It is Debian's newest build for the release: that of the
+// release itself, 10.0, kills a node now and then when a guest of ours starts in it, or lets the guest spin (docs/dev/lab.md).
+func qemuRecipe() recipe {
+	return recipe{
+		name: "qemu-root", version: "1",
+		packages: []string{"qemu-system-x86", "qemu-utils", "seabios"},
+		excludes: append(docs(), "/usr/bin/qemu-system-i386", "/usr/bin/qemu-system-x86_64-microvm", "/usr/bin/qemu-storage-daemon"),
+		setup: []string{
+			// The mirror is whichever mmdebstrap has chosen.
+			`sed -n 's/ ` + suite + ` / ` + suite + `-backports /p' "$1"/etc/apt/sources.list > "$1"/etc/apt/sources.list.d/backports.list`,
+			`test -s "$1"/etc/apt/sources.list.d/backports.list`,
+			`echo 'APT::Default-Release "` + suite + `-backports";' > "$1"/etc/apt/apt.conf.d/99backports`,
+			`APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get update -qq`,
+		},
+		finish: []string{
+			`rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/log/*`,
+			`test -x "$1"/usr/bin/qemu-system-x86_64 && test -x "$1"/usr/bin/qemu-img`,
+		},
+	}
+}
+
+// launcherRecipe is the root file system of the launcher's image. uid and gid 107
 // are the ones that KubeVirt's launcher uses, so that volumes prepared for it fit.
 func launcherRecipe() recipe {
 	return recipe{
@@ -162,8 +182,22 @@ func (b *builder) launcherRoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.set.QEMURoot = filepath.Join(entry, "tree")
 	b.launcherLayer = entry
+	done(cached)
+	return nil
+}
+
+// qemuRoot makes the root file system of the nodes' QEMU.
+func (b *builder) qemuRoot(ctx context.Context) error {
+	done := b.phase("QEMU root")
+	r := qemuRecipe()
+	entry, cached, err := b.get(ctx, r.name, r.key(), func(dir string) error {
+		return b.makeTree(ctx, r, filepath.Join(dir, "tree"))
+	})
+	if err != nil {
+		return err
+	}
+	b.set.QEMURoot = filepath.Join(entry, "tree")
 	done(cached)
 	return nil
 }
