@@ -28,6 +28,10 @@ type Guest struct {
 	Passt string
 	// Ended says that the guest reported its own shutdown.
 	Ended bool
+	// Restarts counts how often it came up anew in the same pod; all above is of the
+	// last time. LastWords is the end of the console before the last one.
+	Restarts  int
+	LastWords string
 
 	lines []string
 }
@@ -51,7 +55,7 @@ type GuestNet struct {
 // kept for [Guest.Tail].
 func (g *Guest) Read(line string) {
 	line = strings.TrimRight(line, "\r\n")
-	g.lines = append(g.lines, line)
+	defer func() { g.lines = append(g.lines, line) }()
 	// Kernel messages may have been printed before the report on one line.
 	_, rest, ok := strings.Cut(line, guestPrefix)
 	if !ok {
@@ -60,6 +64,9 @@ func (g *Guest) Read(line string) {
 	word, args, _ := strings.Cut(rest, " ")
 	switch word {
 	case "ready":
+		if g.Ready {
+			*g = Guest{Restarts: g.Restarts + 1, LastWords: g.Tail(20), lines: g.lines}
+		}
 		g.Ready = true
 	case "lspci":
 		g.LSPCI = append(g.LSPCI, args)

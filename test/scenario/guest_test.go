@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -41,6 +42,26 @@ func TestGuestRead(t *testing.T) {
 	}
 	if got := len(g.WithID("8086:10ca")); got != 1 {
 		t.Errorf("WithID found %d functions, want 1", got)
+	}
+}
+
+// What a guest said before it restarted is not what it says of itself now.
+func TestGuestRestarted(t *testing.T) {
+	g := &Guest{}
+	for _, line := range []string{
+		"KUBEVFIO-GUEST ready", "KUBEVFIO-GUEST pci 0000:41:00.0 8086:10ca class=020000 numa=0 driver=igbvf", "Kernel panic",
+		"firmware", "KUBEVFIO-GUEST ready", "KUBEVFIO-GUEST pci 0000:42:00.0 8086:10ca class=020000 numa=0 driver=igbvf",
+	} {
+		g.Read(line)
+	}
+	if g.Restarts != 1 || !g.Ready || len(g.PCI) != 1 || g.PCI[0].Address != "0000:42:00.0" {
+		t.Errorf("restarts %d, ready %t, functions %v", g.Restarts, g.Ready, g.PCI)
+	}
+	if !strings.HasSuffix(g.LastWords, "Kernel panic\nfirmware") {
+		t.Errorf("last words %q", g.LastWords)
+	}
+	if got := g.Tail(1); !strings.Contains(got, "42:00.0") {
+		t.Errorf("tail %q", got)
 	}
 }
 

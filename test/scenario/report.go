@@ -83,6 +83,9 @@ func (e *Env) Report(ctx context.Context, nodes NodeExecer, namespace, name, id 
 	if !slices.Equal(v.Assigned, v.Allocated) {
 		return v, fmt.Errorf("%s: kubelet allocated %v, the scheduler had assigned %v", name, v.Allocated, v.Assigned)
 	}
+	if g.Restarts > 0 {
+		return v, fmt.Errorf("%s: the guest restarted, which nobody asked for; its last words:\n%s", name, g.LastWords)
+	}
 	if len(v.GuestPCI) != len(v.Assigned) {
 		return v, fmt.Errorf("%s: the guest has %d devices %s at %v, assigned are %v", name, len(v.GuestPCI), id, v.GuestPCI, v.Assigned)
 	}
