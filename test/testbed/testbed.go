@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ var ErrEnvironment = errors.New("environment")
 
 // ErrNodeReset says that a node has reset itself, which no test asked for.
 var ErrNodeReset = errors.New("an emulated node has reset itself")
+
+// crash is how the kernel begins to tell of its end.
+var crash = regexp.MustCompile(`BUG:|Oops:|general protection|double fault|invalid opcode|unable to handle|stack segment|machine check`)
 
 // Names that every lab of ours has.
 const (
@@ -161,6 +165,18 @@ func Watch(ctx context.Context, lab *cluster.Cluster) error {
 	}
 }
 
+// lastWords is the end of a console: from the last report of a crash on, if there is one.
+func lastWords(console string) string {
+	lines := strings.Split(strings.TrimSpace(console), "\n")
+	from := max(0, len(lines)-15)
+	for i := max(0, len(lines)-150); i < from; i++ {
+		if crash.MatchString(lines[i]) {
+			from = i
+		}
+	}
+	return strings.Join(lines[from:min(len(lines), from+60)], "\n")
+}
+
 // died says what is known about the end of a node: the state of the processor that QEMU gave up with a triple fault, without
 // the floating-point registers, or else, when the node's kernel restarted it, the end of the node's console.
 func died(logs, node string) string {
@@ -175,8 +191,7 @@ func died(logs, node string) string {
 		if err != nil {
 			return err.Error()
 		}
-		lines := strings.Split(strings.TrimSpace(string(console)), "\n")
-		return "no triple fault: its kernel restarted it; the end of its console:\n" + strings.Join(lines[max(0, len(lines)-15):], "\n")
+		return "no triple fault: its kernel restarted it; the end of its console:\n" + lastWords(string(console))
 	}
 	var out []string
 	for line := range strings.Lines(string(b[i:])) {

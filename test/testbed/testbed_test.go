@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -45,5 +46,16 @@ func TestAttempt(t *testing.T) {
 	t.Setenv(attemptEnv, "2")
 	if got := attempt(); got != 2 {
 		t.Errorf("attempt() = %d", got)
+	}
+}
+
+func TestLastWords(t *testing.T) {
+	quiet := strings.Repeat("a line\n", 40)
+	if got := lastWords(quiet + "the end\n"); strings.Count(got, "\n") != 14 || !strings.HasSuffix(got, "the end") {
+		t.Errorf("without a crash: %q", got)
+	}
+	got := lastWords(quiet + "[ 1.0] BUG: unable to handle page fault\n" + strings.Repeat("trace\n", 30) + "Rebooting in 10 seconds..\n")
+	if !strings.HasPrefix(got, "[ 1.0] BUG:") || !strings.HasSuffix(got, "seconds..") {
+		t.Errorf("with a crash: %q", got)
 	}
 }
