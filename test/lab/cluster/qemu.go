@@ -53,8 +53,9 @@ func (m machine) args() []string {
 	half, cpus := m.cfg.MemoryMiB/2, m.cfg.CPUs
 	var a []string
 	add := func(args ...string) { a = append(a, args...) }
-	// The processors' state at every reset: what a machine that reset itself died of ("Triple fault").
-	add("-d", "cpu_reset", "-D", nodeLog(m.logs, m.node.Name, "cpu"))
+	// The processors' state at every reset: what a machine that reset itself died of ("Triple fault"). And a line at each entry
+	// to and exit from a guest (in_asm, without any code): as long as they are written, guests do not get lost (docs/dev/lab.md).
+	add("-d", "cpu_reset,in_asm", "-dfilter", "0x0+0x1", "-D", nodeLog(m.logs, m.node.Name, "cpu"))
 	add("-name", m.node.Name, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none")
 	add("-machine", "q35,kernel-irqchip=split")
 	if m.accel == AccelKVM {
