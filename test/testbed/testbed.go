@@ -180,7 +180,7 @@ func lastWords(console string) string {
 // died says what is known about the end of a node: the state of the processor that QEMU gave up with a triple fault, without
 // the floating-point registers, or else, when the node's kernel restarted it, the end of the node's console.
 func died(logs, node string) string {
-	b, err := os.ReadFile(filepath.Join(logs, node+"-cpu.log"))
+	b, err := lastBytes(filepath.Join(logs, node+"-cpu.log"), 16<<20)
 	if err != nil {
 		return err.Error()
 	}
@@ -201,4 +201,21 @@ func died(logs, node string) string {
 		out = append(out, strings.TrimRight(line, "\n"))
 	}
 	return strings.Join(out, "\n")
+}
+
+// lastBytes reads the end of a file that may be very long.
+func lastBytes(path string, n int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // it is only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(max(0, info.Size()-n), io.SeekStart); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(f)
 }

@@ -200,6 +200,7 @@ func (d *daemon) main() error {
 	if err := d.bringUp(ctx); err != nil {
 		return err
 	}
+	go d.trimCPULogs(ctx)
 	d.info.Ready = true
 	if err := d.dir.writeInfo(d.info); err != nil {
 		return err
