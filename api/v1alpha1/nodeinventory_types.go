@@ -234,7 +234,16 @@ type NodeUsageSpec struct {
 	// +listType=map
 	// +listMapKey=uid
 	Pods []PodUsage `json:"pods,omitempty"`
+	// Released are UIDs of pods that held devices and hold none any more, the newest
+	// last: what came and went between two readings is told here alone.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	Released []string `json:"released,omitempty"`
 }
+
+// MaxReleased is the most that NodeUsageSpec.Released has.
+const MaxReleased = 64
 
 // PodUsage is what one pod holds.
 type PodUsage struct {

@@ -67,6 +67,7 @@ type Agent struct {
 	ledger  *handoff.Ledger
 	keeper  *tenancy.Keeper
 	told    toldGroups
+	gone    departed
 	vitals  vitals.Watch
 	watcher *plugin.Watcher
 	plugins map[string]*running

@@ -59,6 +59,7 @@ func (a *Agent) countGrant(resource string, g handoff.Grant) {
 func (a *Agent) released(unit string, c handoff.Claim) {
 	a.cfg.Log.Info("unit is free again", "unit", unit, "resource", c.Resource, "pod", c.Namespace+"/"+c.Name)
 	a.keeper.Soil(unit)
+	a.gone.add(c.PodUID)
 	a.kick()
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -26,12 +27,53 @@ const (
 	usageSettle = 100 * time.Millisecond
 )
 
+// departed are the pods that have given units back, the newest last. Safe for
+// concurrent use; the zero value is ready.
+type departed struct {
+	mu   sync.Mutex
+	uids []string
+	wake chan struct{}
+}
+
+// changed is closed when the next pod leaves.
+func (d *departed) changed() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.wake == nil {
+		d.wake = make(chan struct{})
+	}
+	return d.wake
+}
+
+func (d *departed) add(uid string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.uids = append(slices.DeleteFunc(d.uids, func(u string) bool { return u == uid }), uid)
+	if n := len(d.uids) - v1alpha1.MaxReleased; n > 0 {
+		d.uids = slices.Delete(d.uids, 0, n)
+	}
+	if d.wake != nil {
+		close(d.wake)
+		d.wake = nil
+	}
+}
+
+// without lists them, less those that still hold something: a pod gives its units
+// back one after the other.
+func (d *departed) without(claims []handoff.Claim) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(d.uids), func(uid string) bool {
+		return slices.ContainsFunc(claims, func(c handoff.Claim) bool { return c.PodUID == uid })
+	})
+}
+
 // usage publishes from which NUMA nodes the pods' exclusive CPUs and memory
 // came, whenever pods have changed, but not too often.
 func (a *Agent) usage(ctx context.Context) error {
 	limit := rate.NewLimiter(rate.Every(usageEvery), usageBurst)
 	for ctx.Err() == nil {
-		changed := a.pods.Changed()
+		changed, gone := a.pods.Changed(), a.gone.changed()
 		if p := a.last(); p != nil && a.pods.Synced() {
 			if err := a.publishUsage(ctx, p); err != nil && ctx.Err() == nil {
 				a.cfg.Log.Warn("cannot publish the node's usage", "err", err)
@@ -39,6 +81,7 @@ func (a *Agent) usage(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-gone:
 		case <-time.After(a.cfg.Poll):
 		case <-ctx.Done():
 		}
@@ -64,7 +107,7 @@ func (a *Agent) publishUsage(ctx context.Context, p *picture) error {
 	if err != nil {
 		return err
 	}
-	spec := v1alpha1.NodeUsageSpec{BootID: p.host.BootID, Pods: usageOf(list, pods)}
+	spec := v1alpha1.NodeUsageSpec{BootID: p.host.BootID, Pods: usageOf(list, pods), Released: a.gone.without(a.ledger.Claims())}
 	wrote, err := a.publisher.Usage(ctx, publish.Owner{Name: p.node.Name, UID: p.node.UID}, spec)
 	if wrote || err != nil {
 		a.metrics.Publish("NodeUsage", err)

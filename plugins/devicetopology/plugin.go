@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -170,7 +171,7 @@ func (s *shared) setUsage(u *v1alpha1.NodeUsage) {
 	held, _ := s.ledger.held(u.Name)
 	now := s.usage.get(u.Name)
 	for uid := range held {
-		if before != nil && before.pods[uid] != nil && now.pods[uid] == nil {
+		if before != nil && before.pods[uid] != nil && now.pods[uid] == nil || slices.Contains(u.Spec.Released, string(uid)) {
 			s.ledger.release(u.Name, uid)
 		}
 	}

@@ -262,6 +262,47 @@ func TestForceDelete(t *testing.T) {
 	}
 }
 
+// TestQuickTurnover: a pod that came and went between two reports is in none of
+// them; the node says that it has left.
+func TestQuickTurnover(t *testing.T) {
+	for name, first := range map[string]bool{"the report comes first": true, "the deletion comes first": false} {
+		t.Run(name, func(t *testing.T) {
+			h := newFakeHandle(t, "a")
+			pl := newTestPlugin(t, h)
+			pl.inv.set(testInventory("a", 1, 1))
+			report := func(released ...string) {
+				u := &v1alpha1.NodeUsage{}
+				u.Name = "a"
+				u.Spec.Released = released
+				pl.setUsage(u)
+			}
+			report()
+			pod := testPod("x", 1, "")
+			state, _ := filter(pl, h, pod, "a")
+			if st := bindTo(pl, h, state, pod, "a"); !st.IsSuccess() {
+				t.Fatal(st)
+			}
+			bound := h.pods["a"][0].DeepCopy()
+			bound.Annotations = h.bindings[0].Annotations
+			bound.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+			if first {
+				report("another", string(pod.UID))
+			}
+			h.forget("a", pod.UID)
+			pl.forget(bound)
+			if !first {
+				if _, st := filter(pl, h, testPod("y", 1, ""), "a"); st.IsSuccess() {
+					t.Error("its unit is free before the node has said so")
+				}
+				report("another", string(pod.UID))
+			}
+			if _, st := filter(pl, h, testPod("y", 1, ""), "a"); !st.IsSuccess() {
+				t.Errorf("the node has said that the pod left: %s", st.Message())
+			}
+		})
+	}
+}
+
 // TestEndedInOrder: a pod that ended leaves the scheduler's informer with the
 // status that it had while it ran. When the node has reported already that it
 // let go of it, its units are free at once.

@@ -22,8 +22,9 @@ type nodeUsage struct {
 	version int64
 	bootID  string
 	pods    map[types.UID]*v1alpha1.PodUsage
-	// left are pods of earlier reports that are not in this one: the node has let
-	// go of them. The value is the version of the report that first lacked them.
+	// left are pods of earlier reports that are not in this one, and those that it
+	// says have left: the node has let go of them. The value is the version of the
+	// report that first said so.
 	left map[types.UID]int64
 }
 
@@ -54,6 +55,11 @@ func (u *usages) set(o *v1alpha1.NodeUsage) {
 			if n.pods[uid] == nil {
 				n.left[uid] = n.version
 			}
+		}
+	}
+	for _, uid := range o.Spec.Released {
+		if _, known := n.left[types.UID(uid)]; !known && n.pods[types.UID(uid)] == nil {
+			n.left[types.UID(uid)] = n.version
 		}
 	}
 	u.nodes[o.Name] = n
