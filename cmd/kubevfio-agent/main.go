@@ -20,7 +20,7 @@ func main() {
 	// The writer process of host.ProcessWriter: as little as possible runs in it,
 	// for it may hang in the kernel for ever.
 	if len(os.Args) > 1 && os.Args[1] == host.WriteAttrCommand {
-		os.Exit(host.WriteAttrMain(os.Args[2:]))
+		os.Exit(host.WriteAttrMain(os.Stdin, os.Stdout))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := root().ExecuteContext(ctx)

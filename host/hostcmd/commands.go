@@ -165,12 +165,11 @@ standard output. What cannot be carried over is an error that names the field.`,
 // NewWriteAttrCommand is the hidden verb of [host.ProcessWriter].
 func NewWriteAttrCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:                host.WriteAttrCommand + " FILE VALUE",
-		Hidden:             true,
-		DisableFlagParsing: true,
-		Args:               cobra.ExactArgs(2),
-		Run: func(_ *cobra.Command, args []string) {
-			os.Exit(host.WriteAttrMain(args))
+		Use:    host.WriteAttrCommand,
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			os.Exit(host.WriteAttrMain(cmd.InOrStdin(), cmd.OutOrStdout()))
 		},
 	}
 }
