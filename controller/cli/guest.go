@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -232,7 +233,8 @@ func (s *session) console(ctx context.Context, name string) error {
 	f, ok := s.in.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		// A script: bytes in, bytes out.
-		return g.stream(ctx, subresourcesv1alpha1.Console, s.in, s.out)
+		both := &answered{in: s.in, out: s.out}
+		return g.stream(ctx, subresourcesv1alpha1.Console, both, both)
 	}
 	fmt.Fprintf(s.err, "connected to %s; press Enter if the screen stays empty, Ctrl-] ends\r\n", name)
 	old, err := term.MakeRaw(int(f.Fd()))
@@ -252,6 +254,43 @@ func (s *session) console(ctx context.Context, name string) error {
 		return nil
 	}
 	return err
+}
+
+// What a script's console waits for when its input has ended: the guest has said
+// nothing for answerQuiet, or answerLimit is over.
+const (
+	answerQuiet = 2 * time.Second
+	answerLimit = 30 * time.Second
+)
+
+// answered is a script's end of a console. Its input ends only when the guest has
+// had time to answer: the end of the input ends the stream.
+type answered struct {
+	in   io.Reader
+	out  io.Writer
+	last atomic.Int64 // when the guest spoke last, nanoseconds
+}
+
+// Read implements io.Reader.
+func (a *answered) Read(p []byte) (int, error) {
+	n, err := a.in.Read(p)
+	if !errors.Is(err, io.EOF) || n > 0 {
+		return n, err
+	}
+	ended := time.Now()
+	for {
+		quiet := min(time.Since(ended), time.Since(time.Unix(0, a.last.Load())))
+		if quiet >= answerQuiet || time.Since(ended) >= answerLimit {
+			return 0, io.EOF
+		}
+		time.Sleep(min(answerQuiet-quiet, answerLimit-time.Since(ended)))
+	}
+}
+
+// Write implements io.Writer.
+func (a *answered) Write(p []byte) (int, error) {
+	a.last.Store(time.Now().UnixNano())
+	return a.out.Write(p)
 }
 
 // untilEscape reads until the escape key.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"image/png"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -84,15 +85,13 @@ func TestAsAUser(t *testing.T) {
 	of := func(args ...string) []string { return append(args, n...) }
 
 	t.Run("looks", func(t *testing.T) {
-		must(t, []string{"1/1"}, "", of("explain", "vm", name)...)
+		must(t, []string{"the guest runs on node", "given:      kubevfio.io/igb-vf"}, "", of("explain", "vm", name)...)
 		must(t, []string{"kubevfio.io/igb-vf", name}, "", "devices")
 		must(t, []string{"pci0000"}, "", of("topology", "vmi", name)...)
 		must(t, []string{`"phase": "Running"`}, "", of("state", name)...)
 		must(t, []string{"KUBEVFIO-GUEST ready"}, "", of("log", name)...)
 	})
-	t.Run("console", func(t *testing.T) {
-		must(t, []string{"said-42"}, "\recho said-$((40+2))\r", of("console", name)...)
-	})
+	t.Run("console", func(t *testing.T) { checkConsole(t, name) })
 	t.Run("agent", func(t *testing.T) {
 		must(t, []string{`"hostname": "lab-guest"`, "02:00:00:0a:09:45"}, "", of("guestinfo", name)...)
 	})
@@ -125,6 +124,47 @@ func TestAsAUser(t *testing.T) {
 		up(t, namespace, name)
 		must(t, []string{"switching off"}, "", of("stop", name, "--force", "--wait", "--timeout=2m")...)
 	})
+}
+
+// checkConsole types into the console, reads the answer, and ends its input.
+func checkConsole(t *testing.T, name string) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := vfioCommand(ctx, t, "console", name, "-n", namespace)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(in, "\recho said-$((40+2))\r"); err != nil {
+		t.Fatal(err)
+	}
+	var seen strings.Builder
+	buf := make([]byte, 4096)
+	for !strings.Contains(seen.String(), "said-42") {
+		n, err := out.Read(buf)
+		seen.Write(buf[:n])
+		if err != nil {
+			t.Fatalf("the console ended (%v) with %q; %s", err, seen.String(), errs.String())
+		}
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, out); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("at the end of its input: %v: %s", err, errs.String())
+	}
 }
 
 // checkScreen saves the screen as a picture and looks for text in it: rows of the
