@@ -88,7 +88,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() {
-		if d.keep && !errors.Is(err, testbed.ErrNodeReset) {
+		if d.keep && !errors.Is(err, testbed.ErrEmulation) {
 			d.say("\n==> The cluster stays up:")
 			d.say("    export KUBECONFIG=%s; alias kubectl=%s", d.lab.Kubeconfig(), d.lab.Kubectl())
 			d.say("    kubectl -n vms get pods -o wide; kubectl -n vms logs -f vm-a; kubectl get nodeinventories -o yaml")
@@ -109,9 +109,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	// A node that dies of its emulation ends the job at once.
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	go func() { end(testbed.Watch(ctx, d.lab)) }()
+	go func() { end(testbed.Watch(ctx, d.lab, true)) }()
 	if err := d.job(ctx); err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, testbed.ErrNodeReset) {
+		if cause := context.Cause(ctx); errors.Is(cause, testbed.ErrEmulation) {
 			err = cause
 		}
 		return fmt.Errorf("%w\nlogs of all components: %s", err, d.lab.LogDir())

@@ -35,7 +35,7 @@ func main() {
 	d := &demo{out: os.Stdout, keep: *keep, nodes: *nodes}
 	err := d.run(ctx)
 	for range maxAgain {
-		if !errors.Is(err, testbed.ErrNodeReset) || ctx.Err() != nil {
+		if !errors.Is(err, testbed.ErrEmulation) || ctx.Err() != nil {
 			break
 		}
 		fmt.Fprintf(os.Stderr, "\ndemo: %v\ndemo: the cluster died under the demo: starting over with a new lab\n\n", err)

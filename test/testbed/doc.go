@@ -8,7 +8,7 @@
 //
 // Traps:
 //   - [cluster.Init] must have been called first; [Main] does it.
-//   - An emulated node can die under the tests. QEMU's TCG resets the whole machine now and then while guests of ours start in
+//   - An emulated node can die under the tests, or a guest in it get lost. QEMU's TCG resets the whole machine now and then while guests of ours start in
 //     it: the processor's state then is that of the node's kernel behind VMRUN, with page tables in which nothing of that
 //     kernel is mapped (a triple fault). Results against a cluster without its node are worth nothing, so [Main] gives the run
 //     up at once, says what is known about the node's end, and starts over with a new lab. After the fourth time it fails: what

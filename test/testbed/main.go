@@ -69,9 +69,9 @@ func run(m *testing.M, o Options, use func(*Bed)) (code int) {
 	}()
 	watched, unwatch := context.WithCancel(ctx)
 	defer unwatch()
-	if !o.Attach && !o.Reboots {
+	if !o.Attach {
 		go func() {
-			if err := Watch(watched, bed.Lab); err != nil {
+			if err := Watch(watched, bed.Lab, !o.Reboots); err != nil {
 				again(err)
 			}
 		}()
@@ -94,10 +94,10 @@ func attempt() int {
 }
 
 // again starts this process over; after the last attempt it fails. Nothing of this attempt is of use: its tests run against a
-// cluster whose node has just died.
+// cluster that has just lost a node or a guest.
 func again(why error) {
 	n := attempt()
-	fmt.Fprintf(os.Stdout, "\n==> %v\n==> The tests ran against a cluster whose node died under them: attempt %d of %d is worth nothing.\n", why, n, maxAttempts)
+	fmt.Fprintf(os.Stdout, "\n==> %v\n==> The tests ran against a cluster that lost a node or a guest of it: attempt %d of %d is worth nothing.\n", why, n, maxAttempts)
 	if n >= maxAttempts {
 		os.Exit(1)
 	}

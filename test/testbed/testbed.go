@@ -5,11 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
@@ -21,11 +17,8 @@ import (
 // ErrEnvironment is the class of errors about E2E_ variables.
 var ErrEnvironment = errors.New("environment")
 
-// ErrNodeReset says that a node has reset itself, which no test asked for.
-var ErrNodeReset = errors.New("an emulated node has reset itself")
-
-// crash is how the kernel begins to tell of its end.
-var crash = regexp.MustCompile(`BUG:|Oops:|general protection|double fault|invalid opcode|unable to handle|stack segment|machine check`)
+// ErrEmulation says that QEMU's emulation has lost a node or a guest, which no test asked for.
+var ErrEmulation = errors.New("lost in the emulation")
 
 // Names that every lab of ours has.
 const (
@@ -142,80 +135,4 @@ func (b *Bed) HowToUse(w io.Writer) {
 	if b.o.Keep {
 		fmt.Fprintf(w, "the cluster stays up: KUBECONFIG=%s; end it with `make lab-down`\n", b.Lab.Kubeconfig())
 	}
-}
-
-// Watch returns an error of class [ErrNodeReset] as soon as a node has reset itself, and nil when the context ends.
-func Watch(ctx context.Context, lab *cluster.Cluster) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
-		}
-		// A lab that does not answer is the tests' own affair.
-		resets, err := lab.Resets(ctx)
-		if err != nil {
-			continue
-		}
-		for node, n := range resets {
-			if n > 0 {
-				return fmt.Errorf("%w: %s (logs: %s)\n%s", ErrNodeReset, node, lab.LogDir(), died(lab.LogDir(), node))
-			}
-		}
-	}
-}
-
-// lastWords is the end of a console: from the last report of a crash on, if there is one.
-func lastWords(console string) string {
-	lines := strings.Split(strings.TrimSpace(console), "\n")
-	from := max(0, len(lines)-15)
-	for i := max(0, len(lines)-150); i < from; i++ {
-		if crash.MatchString(lines[i]) {
-			from = i
-		}
-	}
-	return strings.Join(lines[from:min(len(lines), from+60)], "\n")
-}
-
-// died says what is known about the end of a node: the state of the processor that QEMU gave up with a triple fault, without
-// the floating-point registers, or else, when the node's kernel restarted it, the end of the node's console.
-func died(logs, node string) string {
-	b, err := lastBytes(filepath.Join(logs, node+"-cpu.log"), 16<<20)
-	if err != nil {
-		return err.Error()
-	}
-	const words = "Triple fault"
-	i := strings.LastIndex(string(b), words)
-	if i < 0 {
-		console, err := os.ReadFile(filepath.Join(logs, node+"-console.log"))
-		if err != nil {
-			return err.Error()
-		}
-		return "no triple fault: its kernel restarted it; the end of its console:\n" + lastWords(string(console))
-	}
-	var out []string
-	for line := range strings.Lines(string(b[i:])) {
-		if strings.HasPrefix(line, "FCW=") || len(out) > 40 {
-			break
-		}
-		out = append(out, strings.TrimRight(line, "\n"))
-	}
-	return strings.Join(out, "\n")
-}
-
-// lastBytes reads the end of a file that may be very long.
-func lastBytes(path string, n int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // it is only read
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if _, err := f.Seek(max(0, info.Size()-n), io.SeekStart); err != nil {
-		return nil, err
-	}
-	return io.ReadAll(f)
 }

@@ -59,3 +59,14 @@ func TestLastWords(t *testing.T) {
 		t.Errorf("with a crash: %q", got)
 	}
 }
+
+func TestSpins(t *testing.T) {
+	normal := strings.Repeat("vmrun! 0000000110854000\nvmexit(00000400, 0000000100000006, 00000000fee00000, ffffffffab69a2f8)!\nvmrun! 0000000110854000\nInjecting(0): INTR 0xec 0x2\n", 400)
+	if rip := spins([]byte(normal)); rip != "" {
+		t.Errorf("a driver that polls its device is taken for lost, at %s", rip)
+	}
+	lost := strings.Repeat("vmrun! 000000000a720000\nInjecting(0x800): EXEPTvmexit(00000400, 000000020000000e, 0000000122a62fe0, ffffffffc0c460b0)!\n", 300)
+	if rip := spins([]byte(normal + lost)); rip != "ffffffffc0c460b0" {
+		t.Errorf("the lost guest is at %q", rip)
+	}
+}
