@@ -124,6 +124,9 @@ func New(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
+// warmWriters is how many processes for writes the agent starts with itself.
+const warmWriters = 3
+
 // makeCapabilityFolder makes the folder that the launcher's DaemonSet fills,
 // which runs as an ordinary user. Pods see it read-only.
 func makeCapabilityFolder(runDir string) error {
@@ -239,6 +242,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		})
 	}
+	// After a reboot every device waits for the writes.
+	part("writers", func(context.Context) error { a.writes.Warm(warmWriters); return nil })
 	part("cache", a.cache.Start)
 	part("pods", func(ctx context.Context) error { a.pods.Run(ctx); return nil })
 	part("device plugin folder", a.watcher.Run)
