@@ -144,7 +144,7 @@ func checkConsole(t *testing.T, name string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(in, "\recho said-$((40+2))\r"); err != nil {
+	if _, err := io.WriteString(in, "\rprintf said-%d 42\r"); err != nil {
 		t.Fatal(err)
 	}
 	var seen strings.Builder
