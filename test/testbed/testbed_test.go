@@ -2,6 +2,8 @@ package testbed
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -68,5 +70,20 @@ func TestSpins(t *testing.T) {
 	lost := strings.Repeat("vmrun! 000000000a720000\nInjecting(0x800): EXEPTvmexit(00000400, 000000020000000e, 0000000122a62fe0, ffffffffc0c460b0)!\n", 300)
 	if rip := spins([]byte(normal + lost)); rip != "ffffffffc0c460b0" {
 		t.Errorf("the lost guest is at %q", rip)
+	}
+}
+
+func TestBegan(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cpu.log")
+	text := strings.Repeat("vmrun! 1\n", 50) + "vmexit(7b)!\nvmexit(400, ffffffffc0c460b0)!\n" + strings.Repeat("EXEPTvmexit(400, ffffffffc0c460b0)!\n", 50)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := began(path, "ffffffffc0c460b0")
+	if !strings.Contains(got, "vmexit(7b)!\nvmexit(400, ffffffffc0c460b0)!\nEXEPT") || strings.Count(got, "\n") > 30 {
+		t.Errorf("began = %q", got)
+	}
+	if got := began(path, "ffffffff00000000"); !strings.Contains(got, "not in the log") {
+		t.Errorf("an address that is not there: %q", got)
 	}
 }

@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -40,7 +41,8 @@ func Watch(ctx context.Context, lab *cluster.Cluster, resets bool) error {
 				continue // not there yet
 			}
 			if rip := spins(b); rip != "" {
-				return fmt.Errorf("%w: a guest in %s spins at %s, an address of the node's own kernel (logs: %s)", ErrEmulation, node, rip, lab.LogDir())
+				return fmt.Errorf("%w: a guest in %s spins at %s, an address of the node's own kernel (logs: %s); how it began:\n%s",
+					ErrEmulation, node, rip, lab.LogDir(), began(filepath.Join(lab.LogDir(), node+"-cpu.log"), rip))
 			}
 		}
 	}
@@ -61,6 +63,20 @@ func spins(log []byte) (rip string) {
 		}
 	}
 	return ""
+}
+
+// began are the entries and exits of guests before and after the first one at an address.
+func began(path, rip string) string {
+	b, err := lastBytes(path, 16<<20)
+	if err != nil {
+		return err.Error()
+	}
+	i := bytes.Index(b, []byte(rip))
+	if i < 0 {
+		return "it is not in the log any more"
+	}
+	before, after := bytes.Split(b[:i], []byte("\n")), bytes.SplitN(b[i:], []byte("\n"), 5)
+	return string(bytes.Join(before[max(0, len(before)-25):], []byte("\n"))) + string(bytes.Join(after[:min(len(after), 4)], []byte("\n")))
 }
 
 // crash is how the kernel begins to tell of its end.
