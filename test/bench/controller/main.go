@@ -98,6 +98,9 @@ func bench(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
+	// The API server does not end while the simulated nodes watch it.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if err := server.Apply(ctx, "manifests/overlays/lab", func(o *unstructured.Unstructured) bool {
 		return o.GetKind() != "DevicePool" && o.GetKind() != "ValidatingWebhookConfiguration"
 	}); err != nil {
