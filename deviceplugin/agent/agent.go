@@ -73,6 +73,7 @@ type Agent struct {
 	plugins map[string]*running
 
 	trigger chan struct{} // look again
+	granted chan struct{} // a pod has been given units
 	done    chan bind.Result
 
 	// Of the loop alone:
@@ -98,7 +99,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, metrics: metrics.New(cfg.Version), plugins: map[string]*running{},
-		trigger: make(chan struct{}, 1), done: make(chan bind.Result, 1),
+		trigger: make(chan struct{}, 1), granted: make(chan struct{}, 1), done: make(chan bind.Result, 1),
 	}
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w: state folder: %w", ErrConfig, err)
