@@ -130,10 +130,16 @@ func (s *Supervisor) withQEMULog(domain string, err error) error {
 			missing = append(missing, w)
 		}
 	}
-	if len(missing) == 0 {
-		return err
+	if len(missing) > 0 {
+		err = fmt.Errorf("%w; QEMU said: %s", err, strings.Join(missing, " / "))
 	}
-	return fmt.Errorf("%w; QEMU said: %s", err, strings.Join(missing, " / "))
+	if strings.Contains(err.Error(), "swtpm") {
+		// libvirt names a file that is gone with the container.
+		if words := lastWords(virt.TPMLog(s.libvirtRoot(), s.Libvirt, domain)); len(words) > 0 {
+			err = fmt.Errorf("%w; the TPM said: %s", err, strings.Join(words, " / "))
+		}
+	}
+	return err
 }
 
 // lastWords gives the last lines of a QEMU log that are QEMU's own: not the

@@ -158,6 +158,9 @@ func Prepare(root string, mode Mode) error {
 			}
 		}
 	}
+	if err := prepareTPM(root); err != nil {
+		return err
+	}
 	// Embedded: ROOT/etc/qemu.conf. Session daemon: $XDG_CONFIG_HOME/libvirt/qemu.conf.
 	conf := filepath.Join(root, "etc", "qemu.conf")
 	if mode == Daemon {

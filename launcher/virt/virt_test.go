@@ -62,6 +62,18 @@ func TestPrepare(t *testing.T) {
 			t.Errorf("%s: %q, %v", conf, b, err)
 		}
 	}
+	// What swtpm_setup reads names files below root, and no folder of root's.
+	b, err := os.ReadFile(filepath.Join(root, "config", "swtpm_setup.conf"))
+	if err != nil || !strings.Contains(string(b), "create_certs_tool_config = "+root+"/config/swtpm-localca.conf") {
+		t.Errorf("swtpm_setup.conf: %q, %v", b, err)
+	}
+	b, err = os.ReadFile(filepath.Join(root, "config", "swtpm-localca.conf"))
+	if err != nil || strings.Contains(string(b), "/var/lib") || !strings.Contains(string(b), "statedir = "+root+"/data/swtpm-localca") {
+		t.Errorf("swtpm-localca.conf: %q, %v", b, err)
+	}
+	if st, err := os.Stat(filepath.Join(root, "data", "swtpm-localca")); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the authority's folder: %v, %v", st, err)
+	}
 }
 
 // TestQueue keeps the order and never makes the sender wait.

@@ -221,12 +221,12 @@ func checkAttach(t *testing.T, name string) {
 			t.Fatal(err)
 		}
 	}
-	see("echo one-$((40+2))-here\r", "one-42-here")
+	see("printf one-%d-here 42\r", "one-42-here")
 	// Ctrl-C is the guest's, not the launcher's nor kubectl's: it ends the
 	// guest's foreground process, here cat.
 	see("cat\r", "cat")
 	see("\x03\r", "kubevfio-guest#")
-	see("echo two-$((40+2))-here\r", "two-42-here")
+	see("printf two-%d-here 42\r", "two-42-here")
 	// Raw: the guest's colours come through, the launcher's own log does not.
 	see("echo -e 'esc-\\033]0;title\\007-end'\r", "esc-\x1b]0;title\x07-end")
 	if strings.Contains(out.String(), "kubevfio-launcher:") {

@@ -44,6 +44,6 @@ func TestTakenAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	typed(t, name, "echo still-$((40+2))-here")
+	typed(t, name, "printf still-%d-here 42")
 	says(t, name, "still-42-here")
 }
