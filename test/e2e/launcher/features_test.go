@@ -78,7 +78,7 @@ func TestFeatures(t *testing.T) {
 	if err != nil || !strings.Contains(out, "from-the-guest") {
 		t.Errorf("the shared folder has %q, %v", out, err)
 	}
-	typed(t, name, "echo tpm-$(ls /sys/bus/acpi/devices | busybox grep -c MSFT0101)")
+	typed(t, name, "printf tpm-%s $(busybox ls /sys/bus/acpi/devices | busybox grep -c MSFT0101)")
 	says(t, name, "tpm-1")
 	typed(t, name, "for d in /sys/block/vd*; do [ $(cat $d/serial) = from-block ] && echo to-the-block-volume | busybox dd of=/dev/${d##*/} conv=fsync 2>/dev/null; done; echo block-done-$((1+1))")
 	says(t, name, "block-done-2")
@@ -228,7 +228,7 @@ func checkAttach(t *testing.T, name string) {
 	see("\x03\r", "kubevfio-guest#")
 	see("printf two-%d-here 42\r", "two-42-here")
 	// Raw: the guest's colours come through, the launcher's own log does not.
-	see("echo -e 'esc-\\033]0;title\\007-end'\r", "esc-\x1b]0;title\x07-end")
+	see("printf 'esc-\\033]0;title\\007-end'\r", "esc-\x1b]0;title\x07-end")
 	if strings.Contains(out.String(), "kubevfio-launcher:") {
 		t.Error("the launcher's own log is on the terminal")
 	}
