@@ -84,6 +84,9 @@ const (
 	// LauncherRunDir is an emptyDir that the launcher can write: sockets, logs,
 	// libvirt's state.
 	LauncherRunDir = "/run/kubevfio-launcher"
+	// LauncherTempDir is an emptyDir too, for guests with a TPM: swtpm_setup(8) has
+	// this place for its temporary files built in.
+	LauncherTempDir = "/tmp"
 )
 
 // Environment of a container that was given devices. <NAME> is the resource

@@ -405,6 +405,9 @@ type TPMDevice struct {
 	Persistent *bool `json:"persistent,omitempty"`
 }
 
+// On reports whether the guest has a TPM.
+func (t *TPMDevice) On() bool { return t != nil && (t.Enabled == nil || *t.Enabled) }
+
 // PanicDevice tells the launcher that the guest's kernel panicked. A guest
 // without any in its list has one of model isa.
 type PanicDevice struct {

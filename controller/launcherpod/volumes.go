@@ -67,6 +67,9 @@ func addVolumes(p *corev1.PodSpec, spec *v1alpha1.VirtualMachineInstanceSpec, bl
 		},
 	}})
 	m.add("run", v1alpha1.LauncherRunDir, false, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
+	if spec.Domain.Devices.TPM.On() {
+		m.add("tmp", v1alpha1.LauncherTempDir, false, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
+	}
 	if c := kernelContainer(spec); c != nil {
 		m.image("kernel", KernelDir, c.Image, c.ImagePullPolicy, c.ImagePullSecret)
 	}

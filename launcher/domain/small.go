@@ -190,7 +190,7 @@ func (b *builder) viommu() error {
 
 func (b *builder) tpm() error {
 	t := b.spec.Devices.TPM
-	if t == nil || !isOn(t.Enabled, true) {
+	if !t.On() {
 		return nil
 	}
 	e := &libvirtxml.DomainTPMBackendEmulator{Version: "2.0"}

@@ -139,3 +139,18 @@ func TestMemoryLock(t *testing.T) {
 	check(t, MemoryLock(ctx, agent{errors.New("no agent")}, have+1, 0), launcherrpcv1.ReasonMemoryLock, []string{"no agent", "may lock"})
 	check(t, MemoryLock(ctx, agent{}, have+1, 0), launcherrpcv1.ReasonMemoryLock, []string{"answered"})
 }
+
+func TestTPM(t *testing.T) {
+	dir := t.TempDir()
+	if err := TPM(dir); err != nil {
+		t.Errorf("a folder that can be written: %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
+	err := TPM(filepath.Join(dir, "absent"))
+	var f *failure.Error
+	if !errors.As(err, &f) || f.Reason != launcherrpcv1.ReasonHostCannotHold || f.Field != "spec.domain.devices.tpm" {
+		t.Errorf("error = %v", err)
+	}
+}

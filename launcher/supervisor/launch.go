@@ -10,6 +10,7 @@ import (
 	"time"
 
 	launcherrpcv1 "github.com/kubevfio/kubevfio/api/launcherrpc/v1"
+	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/api/vmspec"
 	"github.com/kubevfio/kubevfio/launcher/failure"
 	"github.com/kubevfio/kubevfio/launcher/podinfo"
@@ -90,7 +91,13 @@ func (s *Supervisor) checkNodes(p *plan) error {
 			return err
 		}
 	}
-	return n.VFIO(p.host, p.given)
+	if err := n.VFIO(p.host, p.given); err != nil {
+		return err
+	}
+	if p.spec.Domain.Devices.TPM.On() {
+		return preflight.TPM(v1alpha1.LauncherTempDir)
+	}
+	return nil
 }
 
 // checkHugepages checks that the huge pages are there that the domain names.

@@ -60,6 +60,7 @@ func TestFeatures(t *testing.T) {
 		Volumes: map[string]corev1.VolumeSource{
 			"/volumes/image":  {Image: &corev1.ImageVolumeSource{Reference: "localhost/kubevfio/guest:dev", PullPolicy: corev1.PullIfNotPresent}},
 			"/volumes/shared": {EmptyDir: &corev1.EmptyDirVolumeSource{}},
+			"/tmp":            {EmptyDir: &corev1.EmptyDirVolumeSource{}}, // for the TPM
 		},
 		BlockAt: map[string]corev1.VolumeSource{"/dev/volumes/block": {PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: block}}},
 	})
@@ -78,7 +79,7 @@ func TestFeatures(t *testing.T) {
 	if err != nil || !strings.Contains(out, "from-the-guest") {
 		t.Errorf("the shared folder has %q, %v", out, err)
 	}
-	typed(t, name, "printf tpm-%s $(busybox ls /sys/bus/acpi/devices | busybox grep -c MSFT0101)")
+	typed(t, name, `printf "tpm-%s\n" $(busybox ls /sys/bus/acpi/devices | busybox grep -c MSFT0101)`)
 	says(t, name, "tpm-1")
 	typed(t, name, "for d in /sys/block/vd*; do [ $(cat $d/serial) = from-block ] && echo to-the-block-volume | busybox dd of=/dev/${d##*/} conv=fsync 2>/dev/null; done; echo block-done-$((1+1))")
 	says(t, name, "block-done-2")

@@ -44,6 +44,6 @@ func TestTakenAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	typed(t, name, "printf still-%d-here 42")
+	typed(t, name, `printf "still-%d-here\n" 42`)
 	says(t, name, "still-42-here")
 }
