@@ -20,7 +20,8 @@ import (
 // running is a plugin that runs.
 type running struct {
 	plugin *plugin.Plugin
-	slot   bool
+	// slot is the character device of a virtual resource, empty for units.
+	slot string
 	stop   context.CancelFunc
 	done   chan struct{}
 }
@@ -30,6 +31,14 @@ type wanted struct {
 	slot    *v1alpha1.SlotSpec
 	adopt   bool
 	devices map[string]plugin.Device
+}
+
+// file is the character device of a virtual resource, empty for units.
+func (w *wanted) file() string {
+	if w.slot == nil {
+		return ""
+	}
+	return w.slot.HostPath
 }
 
 // updatePlugins tells ledger and plugins what each resource offers. A resource
@@ -80,7 +89,7 @@ func (a *Agent) updatePlugins(ctx context.Context, p *picture) {
 			a.ledger.SetPool(resource, w.adopt, slices.Collect(maps.Keys(w.devices)))
 		}
 		r := a.plugins[resource]
-		if r != nil && r.slot != (w.slot != nil) {
+		if r != nil && r.slot != w.file() {
 			a.stopPlugin(resource)
 			r = nil
 		}
@@ -126,14 +135,14 @@ func (a *Agent) startPlugin(ctx context.Context, resource string, w *wanted) *ru
 	}
 	var h plugin.Handler
 	if w.slot != nil {
-		h = slots{agent: a, resource: resource, file: w.slot.HostPath}
+		h = slots{agent: a, resource: resource, file: w.file()}
 	} else {
 		cfg.Steer, cfg.PreStart = true, true
 		cfg.OnRegister = a.ledger.KubeletStarted
 		h = units{agent: a, resource: resource}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r := &running{plugin: plugin.New(cfg, h), slot: w.slot != nil, stop: cancel, done: make(chan struct{})}
+	r := &running{plugin: plugin.New(cfg, h), slot: w.file(), stop: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		_ = r.plugin.Run(ctx) // it ends with ctx only
