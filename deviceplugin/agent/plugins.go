@@ -22,8 +22,8 @@ type running struct {
 	plugin *plugin.Plugin
 	// slot is the character device of a virtual resource, empty for units.
 	slot string
-	stop   context.CancelFunc
-	done   chan struct{}
+	stop context.CancelFunc
+	done chan struct{}
 }
 
 // wanted is what a resource shall offer.
