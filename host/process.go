@@ -93,22 +93,23 @@ func (w *ProcessWriter) WriteAttr(ctx context.Context, a topology.Address, name,
 	if err != nil {
 		return fmt.Errorf("start writer for %s: %w", name, err)
 	}
-	answer := make(chan error, 1)
+	returned := make(chan struct{})
+	var result error
 	go func() {
-		err := p.write(path.Join(w.root, name), value)
-		if err == nil || errors.As(err, new(unix.Errno)) {
+		defer close(returned)
+		result = p.write(path.Join(w.root, name), value)
+		if result == nil || errors.As(result, new(unix.Errno)) {
 			w.give(p)
 		} else {
 			p.end()
 		}
-		answer <- err
 	}()
 	timer := time.NewTimer(w.timeout)
 	defer timer.Stop()
 	select {
-	case err := <-answer:
-		if err != nil {
-			return fmt.Errorf("write %s: %w", name, err)
+	case <-returned:
+		if result != nil {
+			return fmt.Errorf("write %s: %w", name, result)
 		}
 		return nil
 	case <-ctx.Done():
@@ -118,7 +119,7 @@ func (w *ProcessWriter) WriteAttr(ctx context.Context, a topology.Address, name,
 	w.stuck[a] = name
 	w.mu.Unlock()
 	go func() {
-		<-answer // whatever it is: the write is no longer stuck
+		<-returned // with whatever result: the write is no longer stuck
 		w.mu.Lock()
 		delete(w.stuck, a)
 		w.mu.Unlock()

@@ -18,7 +18,7 @@ func TPM(dir string) error {
 		return &failure.Error{Reason: launcherrpcv1.ReasonHostCannotHold, Field: tpmField,
 			Err: fmt.Errorf("%s: a TPM is made with temporary files in %s, which this container cannot write: mount an emptyDir volume there: %w", tpmField, dir, err)}
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
+	defer f.Close()
 	if err := os.Remove(f.Name()); err != nil {
 		return fmt.Errorf("check %s: %w", dir, err)
 	}

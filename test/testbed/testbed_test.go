@@ -80,7 +80,7 @@ func TestBegan(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := began(path, "ffffffffc0c460b0")
-	if !strings.Contains(got, "vmexit(7b)!\nvmexit(400, ffffffffc0c460b0)!\nEXEPT") || strings.Count(got, "\n") > 30 {
+	if !strings.Contains(got, "vmexit(7b)!\nvmexit(400, ffffffffc0c460b0)!\nEXEPTvmexit") || strings.Count(got, "\n") > 30 {
 		t.Errorf("began = %q", got)
 	}
 	if got := began(path, "ffffffff00000000"); !strings.Contains(got, "not in the log") {

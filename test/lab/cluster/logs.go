@@ -41,7 +41,7 @@ func trimFront(path string, keep int64) error {
 	if err != nil {
 		return fmt.Errorf("trim a log: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("trim a log: %w", err)
