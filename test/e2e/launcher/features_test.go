@@ -79,7 +79,7 @@ func TestFeatures(t *testing.T) {
 	if err != nil || !strings.Contains(out, "from-the-guest") {
 		t.Errorf("the shared folder has %q, %v", out, err)
 	}
-	typed(t, name, `printf "tpm-%s\n" $(busybox ls /sys/bus/acpi/devices | busybox grep -c MSFT0101)`)
+	typed(t, name, `printf "tpm-%s\n" $(busybox ls /sys/firmware/acpi/tables | busybox grep -cx TPM2)`)
 	says(t, name, "tpm-1")
 	typed(t, name, "for d in /sys/block/vd*; do [ $(cat $d/serial) = from-block ] && echo to-the-block-volume | busybox dd of=/dev/${d##*/} conv=fsync 2>/dev/null; done; echo block-done-$((1+1))")
 	says(t, name, "block-done-2")
