@@ -49,7 +49,7 @@ type ProcessWriter struct {
 const WriteAttrCommand = "write-attr"
 
 // writerIdle is how long a writer process waits for its next write.
-const writerIdle = 30 * time.Second
+const writerIdle = 10 * time.Second
 
 // NewProcessWriter writes below root by running command with the argument
 // "write-attr"; the binary must call [WriteAttrMain]. A write that takes longer
@@ -57,17 +57,6 @@ const writerIdle = 30 * time.Second
 // answers.
 func NewProcessWriter(root string, command []string, timeout time.Duration) *ProcessWriter {
 	return &ProcessWriter{root: root, command: command, timeout: timeout, stuck: map[topology.Address]string{}}
-}
-
-// Warm starts n processes for the writes that are about to come: an agent that
-// starts has other things to wait for first. What fails here fails again at the
-// first write, with an error.
-func (w *ProcessWriter) Warm(n int) {
-	for range n {
-		if p, err := startWriter(w.command); err == nil {
-			w.give(p)
-		}
-	}
 }
 
 // Stuck are the writes that have not returned, by device.

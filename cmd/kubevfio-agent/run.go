@@ -90,7 +90,6 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API server: %w", err)
 	}
-	conf.Dial = agent.Dial
 	conf.UserAgent = "kubevfio-agent/" + version()
 	return conf, nil
 }

@@ -73,7 +73,6 @@ type Agent struct {
 	plugins map[string]*running
 
 	trigger chan struct{} // look again
-	granted chan struct{} // a pod has been given units
 	done    chan bind.Result
 
 	// Of the loop alone:
@@ -99,7 +98,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, metrics: metrics.New(cfg.Version), plugins: map[string]*running{},
-		trigger: make(chan struct{}, 1), granted: make(chan struct{}, 1), done: make(chan bind.Result, 1),
+		trigger: make(chan struct{}, 1), done: make(chan bind.Result, 1),
 	}
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w: state folder: %w", ErrConfig, err)
@@ -124,9 +123,6 @@ func New(cfg Config) (*Agent, error) {
 	a.watcher = plugin.NewWatcher(cfg.PluginDir, time.Second, cfg.Log.With("part", "plugin"))
 	return a, nil
 }
-
-// warmWriters is how many processes for writes the agent starts with itself.
-const warmWriters = 3
 
 // makeCapabilityFolder makes the folder that the launcher's DaemonSet fills,
 // which runs as an ordinary user. Pods see it read-only.
@@ -243,8 +239,6 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		})
 	}
-	// After a reboot every device waits for the writes.
-	part("writers", func(context.Context) error { a.writes.Warm(warmWriters); return nil })
 	part("cache", a.cache.Start)
 	part("pods", func(ctx context.Context) error { a.pods.Run(ctx); return nil })
 	part("device plugin folder", a.watcher.Run)

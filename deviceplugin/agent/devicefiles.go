@@ -108,11 +108,7 @@ func (t *toldGroups) save() error {
 	if err != nil {
 		return fmt.Errorf("encode IOMMU groups: %w", err)
 	}
-	tmp := t.file + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return fmt.Errorf("save IOMMU groups: %w", err)
-	}
-	if err := os.Rename(tmp, t.file); err != nil {
+	if err := replaceFile(t.file, b); err != nil {
 		return fmt.Errorf("save IOMMU groups: %w", err)
 	}
 	return nil

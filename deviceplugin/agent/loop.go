@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -37,9 +36,6 @@ type picture struct {
 // settle is how long the loop waits for more news before it looks.
 const settle = 150 * time.Millisecond
 
-// calm is how long nothing must happen for the agent to give memory back.
-const calm = 3 * time.Second
-
 // loop looks at the node whenever something has happened, and now and then.
 func (a *Agent) loop(ctx context.Context) error {
 	if !a.cache.WaitForCacheSync(ctx) {
@@ -49,8 +45,6 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer a.stopPlugins()
 	poll := time.NewTicker(a.cfg.Poll)
 	defer poll.Stop()
-	idle := time.NewTimer(calm)
-	defer idle.Stop()
 	var prepared bind.Result // outcome of the last preparation
 	preparing := false
 	full := true
@@ -70,7 +64,6 @@ func (a *Agent) loop(ctx context.Context) error {
 			}
 		}
 		full = false
-		idle.Reset(calm)
 		for news := false; !news; {
 			select {
 			case <-ctx.Done():
@@ -84,12 +77,6 @@ func (a *Agent) loop(ctx context.Context) error {
 				}
 			case <-a.trigger:
 				news = true
-			case <-a.granted:
-				a.account()
-			case <-idle.C:
-				// A look at thousands of functions leaves much behind, and the next may be
-				// long in coming.
-				debug.FreeOSMemory()
 			case <-poll.C:
 				news, full = true, true
 			}
@@ -103,17 +90,6 @@ func (a *Agent) loop(ctx context.Context) error {
 		drain(a.trigger)
 	}
 	return ctx.Err()
-}
-
-// account notes what pods have been given: for the next process, and in the metrics.
-func (a *Agent) account() {
-	if err := a.remember(); err != nil {
-		a.cfg.Log.Error("cannot save the allocation ledger, trying again", "err", err)
-		time.AfterFunc(5*time.Second, a.kick)
-	}
-	if p := a.last(); p != nil {
-		a.countUnits(p)
-	}
 }
 
 func drain(c chan struct{}) {

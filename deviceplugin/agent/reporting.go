@@ -52,13 +52,7 @@ func (a *Agent) countGrant(resource string, g handoff.Grant) {
 	a.metrics.Handoff(resource, outcome)
 	a.cfg.Log.Info("gave units to a pod", "resource", resource, "pod", g.Namespace+"/"+g.Name, "container", g.Container,
 		"units", g.Units, "outcome", outcome)
-	// The node looks as before, with one more unit held. Grants come in bursts.
-	time.AfterFunc(settle, func() {
-		select {
-		case a.granted <- struct{}{}:
-		default:
-		}
-	})
+	a.kick()
 }
 
 // released marks a unit that its pod has left.

@@ -136,13 +136,19 @@ func (a *Agent) remember() error {
 	if string(b) == a.remembered {
 		return nil
 	}
-	tmp := a.memoryFile() + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return fmt.Errorf("save allocation ledger: %w", err)
-	}
-	if err := os.Rename(tmp, a.memoryFile()); err != nil {
+	if err := replaceFile(a.memoryFile(), b); err != nil {
 		return fmt.Errorf("save allocation ledger: %w", err)
 	}
 	a.remembered = string(b)
 	return nil
+}
+
+// replaceFile puts a file in place at once: what the next process reads is all of
+// the old or all of the new one.
+func replaceFile(path string, b []byte) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
 }

@@ -230,6 +230,14 @@ func TestUncertainBinding(t *testing.T) {
 	}
 }
 
+// runningOn is the first pod on a node as the API server has it when it runs.
+func runningOn(h *fakeHandle, node string) *corev1.Pod {
+	p := h.pods[node][0].DeepCopy()
+	p.Annotations = h.bindings[0].Annotations
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	return p
+}
+
 // TestForceDelete: the units of a pod that was deleted by force while its guest
 // ran stay taken until the node reports that it has let go of them.
 func TestForceDelete(t *testing.T) {
@@ -241,9 +249,7 @@ func TestForceDelete(t *testing.T) {
 	if st := bindTo(pl, h, state, pod, "a"); !st.IsSuccess() {
 		t.Fatal(st)
 	}
-	bound := h.pods["a"][0].DeepCopy()
-	bound.Annotations = h.bindings[0].Annotations
-	bound.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	bound := runningOn(h, "a")
 	report := func(pods ...v1alpha1.PodUsage) {
 		u := &v1alpha1.NodeUsage{}
 		u.Name = "a"
@@ -282,9 +288,7 @@ func TestQuickTurnover(t *testing.T) {
 			if st := bindTo(pl, h, state, pod, "a"); !st.IsSuccess() {
 				t.Fatal(st)
 			}
-			bound := h.pods["a"][0].DeepCopy()
-			bound.Annotations = h.bindings[0].Annotations
-			bound.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+			bound := runningOn(h, "a")
 			if first {
 				report("another", string(pod.UID))
 			}
@@ -315,9 +319,7 @@ func TestEndedInOrder(t *testing.T) {
 	if st := bindTo(pl, h, state, pod, "a"); !st.IsSuccess() {
 		t.Fatal(st)
 	}
-	bound := h.pods["a"][0].DeepCopy()
-	bound.Annotations = h.bindings[0].Annotations
-	bound.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	bound := runningOn(h, "a")
 	report := func(pods ...v1alpha1.PodUsage) {
 		u := &v1alpha1.NodeUsage{}
 		u.Name = "a"
