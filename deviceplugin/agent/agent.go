@@ -68,6 +68,7 @@ type Agent struct {
 	keeper  *tenancy.Keeper
 	told    toldGroups
 	gone    departed
+	early   *early
 	vitals  vitals.Watch
 	watcher *plugin.Watcher
 	plugins map[string]*running
@@ -168,6 +169,10 @@ func (a *Agent) buildHost() error {
 		a.cfg.Log.Info("no list of VFIO variant drivers: driver \"auto\" means vfio-pci", "err", err)
 	}
 	a.binder = bind.New(bind.Config{Writer: a.writer, Variants: variants, Log: a.cfg.Log.With("part", "bind")})
+	a.early = &early{
+		file: filepath.Join(a.cfg.StateDir, "pools.json"), fs: a.fs, state: a.state, writer: a.writer, binder: a.binder,
+		log: a.cfg.Log.With("part", "early"),
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -38,6 +39,17 @@ const settle = 150 * time.Millisecond
 
 // loop looks at the node whenever something has happened, and now and then.
 func (a *Agent) loop(ctx context.Context) error {
+	boot, err := fs.ReadFile(a.fs, "proc/sys/kernel/random/boot_id")
+	if err != nil {
+		a.cfg.Log.Warn("cannot read the boot ID", "err", err)
+	}
+	a.boot = string(boot)
+	var prepared bind.Result // outcome of the last preparation
+	preparing, asked := false, false
+	if plan := a.early.due(a.boot); plan != nil {
+		preparing = true
+		go func() { a.done <- a.early.prepare(ctx, plan) }()
+	}
 	if !a.cache.WaitForCacheSync(ctx) {
 		return ctx.Err()
 	}
@@ -45,8 +57,6 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer a.stopPlugins()
 	poll := time.NewTicker(a.cfg.Poll)
 	defer poll.Stop()
-	var prepared bind.Result // outcome of the last preparation
-	preparing := false
 	full := true
 	for ctx.Err() == nil {
 		p, err := a.look(ctx, full, prepared.Reasons)
@@ -55,8 +65,8 @@ func (a *Agent) loop(ctx context.Context) error {
 			time.AfterFunc(5*time.Second, a.kick)
 		} else {
 			if !preparing {
-				preparing = true
-				go func() { a.done <- a.binder.Reconcile(ctx, p.host, &p.selection, p.paused) }()
+				preparing, asked = true, true
+				go func() { a.done <- a.prepare(ctx, p) }()
 			}
 			if err := a.spread(ctx, p); err != nil && ctx.Err() == nil {
 				a.cfg.Log.Error("not everything could be published, trying again", "err", err)
@@ -70,7 +80,7 @@ func (a *Agent) loop(ctx context.Context) error {
 				return ctx.Err()
 			case r := <-a.done:
 				preparing = false
-				news = r.Changed || !sameReasons(prepared.Reasons, r.Reasons)
+				news = r.Changed || !sameReasons(prepared.Reasons, r.Reasons) || !asked
 				prepared, full = r, full || r.Changed
 				if !r.Retry.IsZero() {
 					time.AfterFunc(time.Until(r.Retry), a.kick)
@@ -90,6 +100,14 @@ func (a *Agent) loop(ctx context.Context) error {
 		drain(a.trigger)
 	}
 	return ctx.Err()
+}
+
+// prepare makes the host what the pools ask for.
+func (a *Agent) prepare(ctx context.Context, p *picture) bind.Result {
+	back := a.early.takeBack(ctx, &p.selection, p.paused)
+	res := a.binder.Reconcile(ctx, p.host, &p.selection, p.paused)
+	res.Changed = res.Changed || back
+	return res
 }
 
 func drain(c chan struct{}) {
@@ -169,7 +187,7 @@ func (a *Agent) spread(ctx context.Context, p *picture) error {
 	errs = append(errs, a.writeCDI(p))
 	a.updatePlugins(ctx, p)
 	errs = append(errs, a.poolStatus(ctx, p))
-	errs = append(errs, a.remember())
+	errs = append(errs, a.remember(p))
 	a.countUnits(p)
 	a.mu.Lock()
 	a.ready = a.ready || err == nil

@@ -92,11 +92,6 @@ func (a *Agent) restore(ctx context.Context) {
 			return
 		}
 	}
-	boot, err := fs.ReadFile(a.fs, "proc/sys/kernel/random/boot_id")
-	if err != nil {
-		a.cfg.Log.Warn("cannot read the boot ID", "err", err)
-	}
-	a.boot = string(boot)
 	var m memory
 	b, err := os.ReadFile(a.memoryFile())
 	if err == nil {
@@ -122,10 +117,10 @@ func (a *Agent) restore(ctx context.Context) {
 	a.ledger.Sweep(ctx)
 }
 
-// remember keeps ledger and dirty units for the next process; it does nothing
-// when nothing changed.
-func (a *Agent) remember() error {
-	if err := a.told.keep(a.held); err != nil {
+// remember keeps ledger, dirty units and pools for the next process; it does
+// nothing when nothing changed.
+func (a *Agent) remember(p *picture) error {
+	if err := errors.Join(a.told.keep(a.held), a.early.keep(a.boot, p)); err != nil {
 		return err
 	}
 	m := memory{BootID: a.boot, Claims: a.ledger.Claims(), Dirty: a.keeper.Dirty()}

@@ -1,6 +1,7 @@
 package podsource
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/kubevfio/kubevfio/deviceplugin/handoff"
@@ -27,6 +29,9 @@ type Kubelet struct {
 	token  func() (string, error)
 	client *http.Client
 	reader *podReader
+	// body is the last list's memory: half a megabyte and more, read twice per
+	// admission, that would cost a garbage collection every few calls.
+	body atomic.Pointer[bytes.Buffer]
 }
 
 // NewKubelet makes a client of https://address (host:port) with the token that a
@@ -65,39 +70,49 @@ func NewKubelet(address, tokenFile, caFile string) (*Kubelet, error) {
 	}, nil
 }
 
-// Get reads a path of kubelet's API; what names it in errors.
+// Get reads a path of kubelet's API.
 func (k *Kubelet) Get(ctx context.Context, path string) ([]byte, error) {
+	var body bytes.Buffer
+	err := k.get(ctx, path, &body)
+	return body.Bytes(), err
+}
+
+func (k *Kubelet) get(ctx context.Context, path string, body *bytes.Buffer) error {
 	token, err := k.token()
 	if err != nil {
-		return nil, fmt.Errorf("%w: read token: %w", ErrKubelet, err)
+		return fmt.Errorf("%w: read token: %w", ErrKubelet, err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.base+path, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrKubelet, err)
+		return fmt.Errorf("%w: %w", ErrKubelet, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := k.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrKubelet, err)
+		return fmt.Errorf("%w: %w", ErrKubelet, err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrKubelet, path, err)
+	if _, err := body.ReadFrom(io.LimitReader(resp.Body, 64<<20)); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrKubelet, path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%w: %s: %s: %.200s", ErrKubelet, path, resp.Status, body)
+		return fmt.Errorf("%w: %s: %s: %.200s", ErrKubelet, path, resp.Status, body.Bytes())
 	}
-	return body, nil
+	return nil
 }
 
 // Pods implements handoff.Source within [Limit].
 func (k *Kubelet) Pods(ctx context.Context) ([]handoff.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, Limit)
 	defer cancel()
-	body, err := k.Get(ctx, "/pods")
-	if err != nil {
+	body := k.body.Swap(nil)
+	if body == nil { // the first call, or one beside another
+		body = &bytes.Buffer{}
+	}
+	defer k.body.Store(body)
+	body.Reset()
+	if err := k.get(ctx, "/pods", body); err != nil {
 		return nil, err
 	}
-	return k.reader.read(body)
+	return k.reader.read(body.Bytes())
 }
