@@ -94,6 +94,9 @@ func (s *Supervisor) checkNodes(p *plan) error {
 	if err := n.VFIO(p.host, p.given); err != nil {
 		return err
 	}
+	if err := preflight.Kernel(p.spec); err != nil {
+		return err
+	}
 	if p.spec.Domain.Devices.TPM.On() {
 		return preflight.TPM(v1alpha1.LauncherTempDir)
 	}
