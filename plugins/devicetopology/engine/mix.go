@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,9 +26,15 @@ type mixType struct {
 	req *Request
 	// weight is its share in thousandths.
 	weight int64
-	// milliCPU and memory are the mean of its requests; 0 is no need.
-	milliCPU, memory int64
+	// needs stand for what its requests ask for beside devices: the middles of
+	// equal parts of the latest ones, by CPU. A mean would call a node useless
+	// that has room for half of them.
+	needs [needParts]Resources
 }
+
+// needParts is how many needs stand for a type, needsKept how many of its latest
+// requests they are chosen from.
+const needParts, needsKept = 4, 32
 
 // Resources are what a node has, or a pod needs, beside devices.
 type Resources struct {
@@ -47,10 +54,43 @@ type Observer struct {
 }
 
 type observed struct {
-	req    *Request
-	count  float64
-	cpu    float64
-	memory float64
+	req   *Request
+	count float64
+	// recent are the latest needs, the oldest at next when there are needsKept.
+	recent []Resources
+	next   int
+}
+
+func (e *observed) add(need Resources) {
+	e.count++
+	if len(e.recent) < needsKept {
+		e.recent = append(e.recent, need)
+		return
+	}
+	e.recent[e.next] = need
+	e.next = (e.next + 1) % needsKept
+}
+
+// demand is how many units of its largest item the type asks for in all: a rare
+// type of eight units has more to lose than a frequent one of one.
+func (e *observed) demand() float64 {
+	most := 0
+	for _, it := range e.req.Items {
+		most = max(most, int(it.Count))
+	}
+	return e.count * float64(most)
+}
+
+// needs are the middles of equal parts of the latest needs.
+func (e *observed) needs() (out [needParts]Resources) {
+	sorted := slices.Clone(e.recent)
+	slices.SortFunc(sorted, func(a, b Resources) int {
+		return cmp.Or(cmp.Compare(a.MilliCPU, b.MilliCPU), cmp.Compare(a.Memory, b.Memory))
+	})
+	for i := range out {
+		out[i] = sorted[(2*i+1)*len(sorted)/(2*needParts)]
+	}
+	return out
 }
 
 const (
@@ -81,10 +121,7 @@ func (o *Observer) Observe(req *Request, need Resources) {
 		o.entries = append(o.entries, observed{req: req})
 		i = len(o.entries) - 1
 	}
-	e := &o.entries[i]
-	e.count++
-	e.cpu += float64(need.MilliCPU)
-	e.memory += float64(need.Memory)
+	o.entries[i].add(need)
 	o.seen++
 	if o.seen%observeEvery == 0 || (fresh && len(o.entries) <= maxTypes) {
 		o.renew()
@@ -94,13 +131,7 @@ func (o *Observer) Observe(req *Request, need Resources) {
 // renew makes the mix from the heaviest types and lets the histogram decay.
 func (o *Observer) renew() {
 	slices.SortStableFunc(o.entries, func(a, b observed) int {
-		switch {
-		case a.count > b.count:
-			return -1
-		case a.count < b.count:
-			return 1
-		}
-		return 0
+		return cmp.Compare(b.demand(), a.demand())
 	})
 	if len(o.entries) > maxObserved {
 		o.entries = o.entries[:maxObserved]
@@ -112,10 +143,9 @@ func (o *Observer) renew() {
 	m := &Mix{}
 	for _, e := range o.entries[:min(len(o.entries), maxTypes)] {
 		m.types = append(m.types, mixType{
-			req:      e.req,
-			weight:   int64(1000 * e.count / total),
-			milliCPU: int64(e.cpu / e.count),
-			memory:   int64(e.memory / e.count),
+			req:    e.req,
+			weight: int64(1000 * e.count / total),
+			needs:  e.needs(),
 		})
 	}
 	o.current.Store(m)
@@ -123,8 +153,6 @@ func (o *Observer) renew() {
 		for i := range o.entries {
 			e := &o.entries[i]
 			e.count *= observeDecay
-			e.cpu *= observeDecay
-			e.memory *= observeDecay
 		}
 	}
 }
@@ -279,7 +307,11 @@ func (m *Mix) loss(p *Profile, req *Request, r *result, have, need Resources) in
 		if b.missing != "" {
 			continue
 		}
-		n0, n1 := mt.limit(int64(r.before[t]), have), mt.limit(int64(r.after[t]), after)
+		// By how many copies of the type fewer fit, over all needs.
+		fewer := int64(0)
+		for _, nd := range mt.needs {
+			fewer += nd.limit(int64(r.before[t]), have) - nd.limit(int64(r.after[t]), after)
+		}
 		left := int64(0)
 		for i, res := range b.res {
 			// What is free falls by what the request takes of the resource.
@@ -289,20 +321,19 @@ func (m *Mix) loss(p *Profile, req *Request, r *result, have, need Resources) in
 					taken = int64(it.Count)
 				}
 			}
-			left += (n0*int64(b.n[i]) - n1*int64(b.n[i]) - taken) * int64(b.scarcity[i])
+			left += (fewer*int64(b.n[i]) - taken*needParts) * int64(b.scarcity[i])
 		}
-		total += mt.weight * left / 1000
+		total += mt.weight * left / (1000 * needParts)
 	}
 	return total
 }
 
-// limit lowers a number of copies to what CPU and memory allow.
-func (mt *mixType) limit(n int64, have Resources) int64 {
-	if mt.milliCPU > 0 {
-		n = min(n, max(0, have.MilliCPU)/mt.milliCPU)
-	}
-	if mt.memory > 0 {
-		n = min(n, max(0, have.Memory)/mt.memory)
+// limit is n when CPU and memory hold one copy with the need, else 0. Counting how
+// many they hold would let small differences in CPU, which every pod makes, weigh
+// more than a whole node that is broken into.
+func (need Resources) limit(n int64, have Resources) int64 {
+	if need.MilliCPU > 0 && have.MilliCPU < need.MilliCPU || need.Memory > 0 && have.Memory < need.Memory {
+		return 0
 	}
 	return n
 }

@@ -159,6 +159,21 @@ func checkOverhead(t *testing.T, name, text string, memory uint64) {
 	formula := overhead.Total(overhead.Items(in))
 	t.Logf("overhead: formula %d MiB, cgroup's peak less the guest's memory %d MiB: error %+.0f %% of the overhead, %+.1f %% of the pod's memory",
 		formula>>20, measured>>20, 100*(float64(formula)-float64(measured))/float64(measured), 100*(float64(formula)-float64(measured))/float64(memory+measured))
+	for _, i := range overhead.Items(in) {
+		t.Logf("  formula: %-12s %4d MiB, %s", i.Name, i.Bytes>>20, i.Why)
+	}
+	ps, err := scenario.Processes(t.Context(), lab, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range ps {
+		t.Logf("  process: PSS %4d MiB, RSS %4d MiB  %.60s", x.PSS>>20, x.RSS>>20, x.Command)
+	}
+	stat, err := scenario.NodeOutput(t.Context(), lab, node(), "grep", "-E", "^(anon|file|shmem|kernel|sock|pagetables|sec_pagetables|kernel_stack|slab|percpu) ", "/sys/fs/cgroup"+ps[0].Cgroup+"/memory.stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("  cgroup: %s", strings.Join(strings.Fields(stat), " "))
 	if formula < measured {
 		t.Errorf("the formula gives %d MiB, %d MiB were used: the pod would be killed", formula>>20, measured>>20)
 	}
