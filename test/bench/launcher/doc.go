@@ -1,7 +1,8 @@
 // Command launcher measures what the launcher adds to a guest's start and
 // writes out/bench/launcher.json.
 //
-// One lab boot. Pairs of pods on one node, each with one virtual function: the
+// One lab boot (more when the emulation loses a guest: pairs that are whole are
+// kept). Pairs of pods on one node, each with one virtual function: the
 // launcher, and plain QEMU with the very arguments that libvirt gave it (taken
 // from the running process; only libvirt's own monitor and secrets are left
 // out), in the same image, with the same limits and user. Both say a line when

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/test/lab/cluster"
 	"github.com/kubevfio/kubevfio/test/scenario"
+	"github.com/kubevfio/kubevfio/test/testbed"
 )
 
 // results is out/bench/launcher.json; see the package comment.
@@ -31,7 +34,13 @@ type results struct {
 	Image             float64            `json:"image_mib"`
 	Accel             string             `json:"accel"`
 	Runs              []runResult        `json:"runs"`
+
+	pairs int // that are whole
 }
+
+// attempts are how many labs are tried when the emulation loses a guest or a
+// node: that is not what is measured.
+const attempts = 5
 
 // runResult is one start.
 type runResult struct {
@@ -68,24 +77,17 @@ func bench(ctx context.Context, args []string) (err error) {
 	say := func(format string, a ...any) {
 		fmt.Printf("    %6.1fs %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, a...))
 	}
-	lab, err := startLab(ctx, *attach, say)
-	if err != nil {
-		return err
-	}
-	if !*attach {
-		defer func() {
-			if e := lab.Down(context.WithoutCancel(ctx)); err == nil {
-				err = e
-			}
-		}()
-	}
-	b := &bencher{lab: lab, say: say, node: lab.Nodes()[0]}
-	if err := b.setUp(ctx); err != nil {
-		return err
-	}
-	res, err := b.measure(ctx, *pairs, *cold)
-	if err != nil {
-		return err
+	res := &results{PSS: map[string]float64{}, RSS: map[string]float64{}, Overhead: map[string]float64{}}
+	for attempt := 1; ; attempt++ {
+		err := inLab(ctx, *attach, *pairs, *cold, res, say)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, testbed.ErrEmulation) || attempt == attempts || *attach {
+			return err
+		}
+		say("%v", err)
+		say("a new lab; %d of %d pairs are measured", res.pairs, *pairs)
 	}
 	text, err := json.MarshalIndent(res, "", "  ")
 	if err != nil {
@@ -104,6 +106,32 @@ func bench(ctx context.Context, args []string) (err error) {
 	}
 	fmt.Printf("%s\n%s\n", *out, text)
 	return nil
+}
+
+// inLab measures what is missing in a lab of its own.
+func inLab(ctx context.Context, attach bool, pairs, cold int, res *results, say func(string, ...any)) (err error) {
+	lab, err := startLab(ctx, attach, say)
+	if err != nil {
+		return err
+	}
+	if !attach {
+		defer func() { err = errors.Join(err, lab.Down(context.WithoutCancel(ctx))) }()
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		if err := testbed.Watch(ctx, lab, true); err != nil {
+			cancel(err)
+		}
+	}()
+	b := &bencher{lab: lab, say: say, node: lab.Nodes()[0]}
+	if err = b.setUp(ctx); err == nil {
+		err = b.measure(ctx, pairs, cold, res)
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, testbed.ErrEmulation) {
+		return cause // whatever it did to the runs
+	}
+	return err
 }
 
 func startLab(ctx context.Context, attach bool, say func(string, ...any)) (*cluster.Cluster, error) {
@@ -134,49 +162,59 @@ func (b *bencher) setUp(ctx context.Context) error {
 	})
 }
 
-// measure makes all runs, one after the other: nothing else runs on the node.
-func (b *bencher) measure(ctx context.Context, pairs, cold int) (*results, error) {
-	res := &results{
-		Accel: b.lab.Accel(), PSS: map[string]float64{}, RSS: map[string]float64{}, Overhead: map[string]float64{},
-	}
+// measure makes the runs that are missing, one after the other: nothing else
+// runs on the node. Pairs that are whole are kept whatever happens then.
+func (b *bencher) measure(ctx context.Context, pairs, cold int, res *results) error {
+	res.Accel = b.lab.Accel()
 	// A first one that is not counted gives QEMU's arguments and the memory figures.
 	if err := b.memory(ctx, res); err != nil {
-		return nil, err
+		return err
 	}
-	var diffs, plain, coldSeconds []float64
-	for i := range pairs {
+	for ; res.pairs < pairs; res.pairs++ {
 		order := []string{"warm", "plain"}
-		if i%2 == 1 {
+		if res.pairs%2 == 1 {
 			order = []string{"plain", "warm"}
 		}
-		if i < cold {
+		if res.pairs < cold {
 			order = append(order, "cold")
 		}
-		of := map[string]float64{}
+		var runs []runResult
 		for _, kind := range order {
-			r, err := b.run(ctx, kind, i)
+			r, err := b.run(ctx, kind, res.pairs)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			b.say("pair %d: %s %.2f s", i+1, kind, r.Seconds)
-			of[kind] = r.Seconds
-			res.Runs = append(res.Runs, *r)
+			b.say("pair %d: %s %.2f s", res.pairs+1, kind, r.Seconds)
+			runs = append(runs, *r)
 		}
-		diffs, plain = append(diffs, of["warm"]-of["plain"]), append(plain, of["plain"])
-		if s, ok := of["cold"]; ok {
-			coldSeconds = append(coldSeconds, s)
+		res.Runs = append(res.Runs, runs...)
+	}
+	res.summarise()
+	var err error
+	res.Image, err = b.imageMiB(ctx)
+	return err
+}
+
+// summarise fills in what follows from the runs.
+func (res *results) summarise() {
+	seconds := map[string]map[int]float64{}
+	for _, r := range res.Runs {
+		if seconds[r.Kind] == nil {
+			seconds[r.Kind] = map[int]float64{}
 		}
+		seconds[r.Kind][r.Pair] = r.Seconds
+	}
+	var diffs []float64
+	for pair, s := range seconds["warm"] {
+		diffs = append(diffs, s-seconds["plain"][pair])
 	}
 	res.StartOverhead = quantile(diffs, 0.5)
 	res.StartOverheadIQR = [2]float64{quantile(diffs, 0.25), quantile(diffs, 0.75)}
 	res.Phases, res.PhasesCold = phases(res.Runs, "warm"), phases(res.Runs, "cold")
-	if len(coldSeconds) > 0 {
-		d := quantile(coldSeconds, 0.5) - quantile(plain, 0.5)
+	if len(seconds["cold"]) > 0 {
+		d := quantile(slices.Collect(maps.Values(seconds["cold"])), 0.5) - quantile(slices.Collect(maps.Values(seconds["plain"])), 0.5)
 		res.StartOverheadCold = &d
 	}
-	var err error
-	res.Image, err = b.imageMiB(ctx)
-	return res, err
 }
 
 // phases are the medians of each step of the runs of a kind.

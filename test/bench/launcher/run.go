@@ -195,7 +195,12 @@ func (b *bencher) run(ctx context.Context, kind string, pair int) (*runResult, e
 
 // memory takes the memory figures of both modes of libvirt, and QEMU's arguments.
 func (b *bencher) memory(ctx context.Context, res *results) error {
+	b.qemu = nil
 	for mode, kind := range map[string]string{"embedded": "warm", "daemon": "daemon"} {
+		if mode == "daemon" && res.PSS[mode] > 0 {
+			continue // measured in an earlier lab
+		}
+		res.PSS[mode], res.RSS[mode] = 0, 0
 		p, _, err := b.start(ctx, kind)
 		if err != nil {
 			return fmt.Errorf("memory of %s: %w", mode, err)
