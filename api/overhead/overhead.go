@@ -24,9 +24,10 @@ type Input struct {
 	HugepageBytes uint64
 	// Units is the number of isolation units, Functions that of their VFIO
 	// functions (at least Units); BARBytes the sum of their memory BARs, 0 when
-	// not known.
-	Units, Functions int
-	BARBytes         uint64
+	// not known. VFs is how many of the units are virtual functions of a network
+	// card, whose BARs are kilobytes.
+	Units, Functions, VFs int
+	BARBytes              uint64
 	// VIOMMU: the guest has a virtual IOMMU.
 	VIOMMU bool
 	// Passt, Screen, TPM, EFI: the guest has one.
@@ -52,9 +53,9 @@ func Items(in Input) []Item {
 			out = append(out, Item{name, bytes, fmt.Sprintf(format, args...)})
 		}
 	}
-	add("launcher", 64*mib, "PID 1, the supervisor with libvirt's driver, libvirt's probe of QEMU")
-	add("qemu", 64*mib, "QEMU without guest memory and devices")
-	add("vcpus", uint64(in.VCPUs)*4*mib, "4 MiB for each of %d vCPUs", in.VCPUs)
+	add("launcher", 48*mib, "PID 1, the supervisor with libvirt's driver, the pages of both programs")
+	add("qemu", 48*mib, "QEMU without guest memory and devices, a kernel to boot, the program's pages")
+	add("vcpus", uint64(in.VCPUs)*2*mib, "2 MiB for each of %d vCPUs", in.VCPUs)
 	sets := 2
 	why := "the process and KVM"
 	switch {
@@ -69,29 +70,30 @@ func Items(in Input) []Item {
 	add("pageTables", uint64(sets)*tables(in.MemoryBytes, page), "%d sets (%s) of 8 bytes per %s page", sets, why, pageName(page))
 	add("memorySlots", in.MemoryBytes/8192, "KVM's book-keeping, 1/8192 of the memory")
 	if in.Functions > 0 {
-		add("vfio", 32*mib+uint64(in.Functions)*4*mib, "32 MiB and 4 MiB for each of %d functions", in.Functions)
+		add("vfio", 8*mib+uint64(in.Functions)*2*mib, "8 MiB and 2 MiB for each of %d functions", in.Functions)
 		if in.BARBytes > 0 {
 			add("bars", 2*tables(in.BARBytes, hugePMD), "2 sets of 8 bytes per 2 MiB of %d MiB of BARs (kernel 6.12 or later)", in.BARBytes/mib)
 		} else {
 			// 256 GiB, the largest BAR seen, per unit.
-			add("bars", uint64(in.Units)*2*mib, "2 MiB for each of %d units whose BARs are not known here", in.Units)
+			unknown := max(0, in.Units-in.VFs)
+			add("bars", uint64(unknown)*2*mib, "2 MiB for each of %d units whose BARs are not known here", unknown)
 		}
 	}
 	if in.EFI {
 		add("firmware", 24*mib, "UEFI code, variables and option ROMs")
 	}
 	if in.Passt {
-		add("passt", 48*mib, "passt and its socket buffers")
+		add("passt", 32*mib, "passt and its socket buffers")
 	}
 	if in.Screen {
 		add("screen", 32*mib, "video memory and VNC buffers")
 	}
 	if in.TPM {
-		add("tpm", 32*mib, "swtpm")
+		add("tpm", 16*mib, "swtpm")
 	}
-	add("shares", uint64(in.Shares)*64*mib, "64 MiB for each of %d virtiofsd", in.Shares)
-	add("disks", uint64(in.Disks)*4*mib+uint64(in.Overlays)*32*mib, "4 MiB for each of %d disks, 32 MiB of map cache for each of %d overlays", in.Disks, in.Overlays)
-	add("ioThreads", uint64(in.IOThreads)*4*mib, "4 MiB for each of %d I/O threads", in.IOThreads)
+	add("shares", uint64(in.Shares)*32*mib, "32 MiB for each of %d virtiofsd", in.Shares)
+	add("disks", uint64(in.Disks)*4*mib+uint64(in.Overlays)*16*mib, "4 MiB for each of %d disks, 16 MiB of map cache for each of %d overlays", in.Disks, in.Overlays)
+	add("ioThreads", uint64(in.IOThreads)*2*mib, "2 MiB for each of %d I/O threads", in.IOThreads)
 	return out
 }
 
@@ -135,6 +137,9 @@ func FromSpec(spec *v1alpha1.VirtualMachineInstanceSpec) (Input, error) {
 	in.VIOMMU = d.IOMMU != nil
 	for i := range d.Interfaces {
 		in.Passt = in.Passt || d.Interfaces[i].SRIOV == nil
+		if d.Interfaces[i].SRIOV != nil {
+			in.VFs++
+		}
 	}
 	if len(d.Interfaces) == 0 {
 		in.Passt = d.AutoattachPodInterface == nil || *d.AutoattachPodInterface
