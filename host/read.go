@@ -179,12 +179,15 @@ const chunk = 32
 const maxWorkers = 4
 
 func readFunctions(ctx context.Context, fsys FS, stuck *stuckReads) ([]topology.Function, []topology.Skip, error) {
+	var kids *children
+	var both sync.WaitGroup
+	both.Go(func() { kids = readClasses(fsys) })
 	places, skipped, err := list(fsys)
+	both.Wait()
 	if err != nil {
 		return nil, nil, err
 	}
 	slices.SortFunc(places, func(a, b place) int { return a.addr.Compare(b.addr) })
-	kids := readClasses(fsys)
 	sc := &scan{
 		fsys: fsys, kids: kids, stuck: stuck, places: places,
 		out: make([]topology.Function, len(places)), reasons: make([]error, len(places)), state: make([]atomic.Int32, len(places)),
