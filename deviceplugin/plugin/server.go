@@ -64,7 +64,8 @@ func (p *Plugin) listen() (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for kubelet: %w", err)
 	}
-	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.ReadBufferSize(window/8))
 	pluginapi.RegisterDevicePluginServer(s.grpc, s)
 	s.running.Go(func() {
 		if err := s.grpc.Serve(l); err != nil {
@@ -74,6 +75,10 @@ func (p *Plugin) listen() (*server, error) {
 	})
 	return s, nil
 }
+
+// window is how many bytes kubelet may send before it is told to go on. A question
+// about thousands of devices is larger than the protocol's default of 64 KiB.
+const window = 1 << 20
 
 // stop ends the streams, lets calls that run finish for up to RPCLimit, then
 // closes and removes the socket.
