@@ -53,7 +53,7 @@ func Items(in Input) []Item {
 			out = append(out, Item{name, bytes, fmt.Sprintf(format, args...)})
 		}
 	}
-	add("launcher", 48*mib, "PID 1, the supervisor with libvirt's driver, the pages of both programs")
+	add("launcher", 56*mib, "PID 1, the supervisor with libvirt's driver, the pages of both programs")
 	add("qemu", 48*mib, "QEMU without guest memory and devices, a kernel to boot, the program's pages")
 	add("vcpus", uint64(in.VCPUs)*2*mib, "2 MiB for each of %d vCPUs", in.VCPUs)
 	sets := 2

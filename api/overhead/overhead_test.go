@@ -15,22 +15,22 @@ func TestItems(t *testing.T) {
 		want map[string]uint64
 	}{
 		"bare": {Input{VCPUs: 1, MemoryBytes: 512 * mib}, map[string]uint64{
-			"launcher": 48 * mib, "qemu": 48 * mib, "vcpus": 2 * mib, "pageTables": 2 * mib, "memorySlots": 512 * mib / 8192,
+			"launcher": 56 * mib, "qemu": 48 * mib, "vcpus": 2 * mib, "pageTables": 2 * mib, "memorySlots": 512 * mib / 8192,
 		}},
 		"small pages and a device": {Input{VCPUs: 4, MemoryBytes: 64 * gib, Units: 1, Functions: 2, BARBytes: 128 * gib}, map[string]uint64{
-			"launcher": 48 * mib, "qemu": 48 * mib, "vcpus": 8 * mib, "pageTables": 3 * 128 * mib, "memorySlots": 8 * mib,
+			"launcher": 56 * mib, "qemu": 48 * mib, "vcpus": 8 * mib, "pageTables": 3 * 128 * mib, "memorySlots": 8 * mib,
 			"vfio": 12 * mib, "bars": mib,
 		}},
 		"1Gi pages, 8 units": {Input{VCPUs: 64, MemoryBytes: 1024 * gib, HugepageBytes: gib, Units: 8, Functions: 8, VFs: 3}, map[string]uint64{
-			"launcher": 48 * mib, "qemu": 48 * mib, "vcpus": 128 * mib, "pageTables": 3 * 8192, "memorySlots": 128 * mib,
+			"launcher": 56 * mib, "qemu": 48 * mib, "vcpus": 128 * mib, "pageTables": 3 * 8192, "memorySlots": 128 * mib,
 			"vfio": 24 * mib, "bars": 10 * mib,
 		}},
 		"virtual IOMMU": {Input{VCPUs: 1, MemoryBytes: gib, Units: 3, Functions: 3, VIOMMU: true, BARBytes: 1}, map[string]uint64{
-			"launcher": 48 * mib, "qemu": 48 * mib, "vcpus": 2 * mib, "pageTables": 5 * 2 * mib, "memorySlots": mib / 8,
+			"launcher": 56 * mib, "qemu": 48 * mib, "vcpus": 2 * mib, "pageTables": 5 * 2 * mib, "memorySlots": mib / 8,
 			"vfio": 14 * mib, "bars": 16,
 		}},
 		"helpers": {Input{VCPUs: 1, MemoryBytes: gib, Passt: true, Screen: true, TPM: true, EFI: true, Shares: 2, Disks: 3, Overlays: 1, IOThreads: 2}, map[string]uint64{
-			"launcher": 48 * mib, "qemu": 48 * mib, "vcpus": 2 * mib, "pageTables": 4 * mib, "memorySlots": mib / 8,
+			"launcher": 56 * mib, "qemu": 48 * mib, "vcpus": 2 * mib, "pageTables": 4 * mib, "memorySlots": mib / 8,
 			"firmware": 24 * mib, "passt": 32 * mib, "screen": 32 * mib, "tpm": 16 * mib, "shares": 64 * mib, "disks": 28 * mib, "ioThreads": 4 * mib,
 		}},
 	}
