@@ -36,8 +36,12 @@ type span struct {
 
 func newClock() *clock { return &clock{seen: map[string]*span{}} }
 
-// start watches bound pods until the context ends.
+// start watches bound pods until the context ends. What an earlier run of the
+// same workload bound is forgotten.
 func (c *clock) start(tCtx ktesting.TContext) error {
+	c.mu.Lock()
+	clear(c.seen)
+	c.mu.Unlock()
 	w, err := tCtx.Client().CoreV1().Pods("").Watch(tCtx, metav1.ListOptions{FieldSelector: "spec.nodeName!="})
 	if err != nil {
 		return err
