@@ -72,6 +72,7 @@ func (pl *plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1
 	}
 	c.mix = pl.seen.Mix()
 	state.Write(stateKey, c)
+	pl.memos.settle(len(nodes))
 	if f.nodes != nil {
 		// Facts about hardware only: what is excluded here is never preempted on.
 		return &fwk.PreFilterResult{NodeNames: f.nodes}, nil
@@ -106,15 +107,14 @@ func (pl *plugin) Filter(_ context.Context, state fwk.CycleState, _ *corev1.Pod,
 	if c == nil {
 		return nil
 	}
-	name := ni.Node().Name
-	e := pl.inv.get(name)
-	if st := usable(e, ni.Node()); st != nil {
-		return st
+	e, st, bad := pl.lookup(ni)
+	if bad != nil {
+		return bad
 	}
-	st := pl.state(e, ni)
 	if engine.Fits(st, c.pod, c.mix) {
 		return nil
 	}
+	name := ni.Node().Name
 	if c.nodes > *pl.args.NamedNodes {
 		name = ""
 	}
@@ -155,16 +155,15 @@ func (pl *plugin) Score(_ context.Context, state fwk.CycleState, _ *corev1.Pod, 
 	if c == nil {
 		return 0, nil
 	}
-	name := ni.Node().Name
-	e := pl.inv.get(name)
-	if e == nil || e.node == nil {
+	_, st, bad := pl.lookup(ni)
+	if bad != nil {
 		return 0, nil
 	}
 	have := engine.Resources{
 		MilliCPU: ni.GetAllocatable().GetMilliCPU() - ni.GetRequested().GetMilliCPU(),
 		Memory:   ni.GetAllocatable().GetMemory() - ni.GetRequested().GetMemory(),
 	}
-	return engine.Score(pl.state(e, ni), c.pod, c.mix, have, c.need), nil
+	return engine.Score(st, c.pod, c.mix, have, c.need), nil
 }
 
 // ScoreExtensions is nil: scores are already 0 to 100.

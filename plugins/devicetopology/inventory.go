@@ -14,14 +14,15 @@ import (
 	"github.com/kubevfio/kubevfio/topology"
 )
 
-// nodeEntry is what an inventory says about one node. It is immutable.
+// nodeEntry is what an inventory says about one node. It is immutable but for
+// its end.
 type nodeEntry struct {
 	node *engine.Node
 	// kubelet is nil where its managers do not decide about devices.
 	kubelet *nodeKubelet
 	bootID  string
-	// version changes whenever the entry does.
-	version int64
+	// replaced: another entry has taken its place, or none has.
+	replaced atomic.Bool
 	// err says why the inventory cannot be used; node is nil then.
 	err error
 }
@@ -31,9 +32,8 @@ type nodeEntry struct {
 type inventories struct {
 	interner engine.Interner
 
-	mu      sync.Mutex
-	version int64
-	pools   map[string]string // pool name -> resource name
+	mu    sync.Mutex
+	pools map[string]string // pool name -> resource name
 
 	// shapes counts the nodes of each shape that is in use.
 	shapes map[*engine.Shape]*shapeUse
@@ -158,9 +158,12 @@ func (i *inventories) set(inv *v1alpha1.NodeInventory) {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.version++
 	i.count(inv.Name, -1)
-	i.entries.Store(inv.Name, &nodeEntry{node: node, kubelet: kubelet, bootID: inv.Spec.BootID, version: i.version, err: err})
+	old := i.get(inv.Name)
+	i.entries.Store(inv.Name, &nodeEntry{node: node, kubelet: kubelet, bootID: inv.Spec.BootID, err: err})
+	if old != nil {
+		old.replaced.Store(true)
+	}
 	i.count(inv.Name, +1)
 	i.changed()
 }
@@ -168,9 +171,16 @@ func (i *inventories) set(inv *v1alpha1.NodeInventory) {
 func (i *inventories) remove(node string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.count(node, -1)
-	i.entries.Delete(node)
+	i.drop(node)
 	i.changed()
+}
+
+// drop forgets a node. The lock is held.
+func (i *inventories) drop(node string) {
+	i.count(node, -1)
+	if old, ok := i.entries.LoadAndDelete(node); ok {
+		old.(*nodeEntry).replaced.Store(true)
+	}
 }
 
 // count notes that a node's shape is in use, or no longer. The lock is held.
@@ -199,8 +209,7 @@ func (i *inventories) keepOnly(keep map[string]bool) {
 	defer i.mu.Unlock()
 	i.entries.Range(func(k, _ any) bool {
 		if !keep[k.(string)] {
-			i.count(k.(string), -1)
-			i.entries.Delete(k)
+			i.drop(k.(string))
 		}
 		return true
 	})

@@ -11,36 +11,37 @@ import (
 	"github.com/kubevfio/kubevfio/plugins/devicetopology/engine"
 )
 
-// nodeMemo is a node's state and what it was built from.
-type nodeMemo struct {
-	generation int64
-	version    int64
-	epoch      int64
-	usage      int64
-	// until is when a hold inside ends, zero for never.
-	until time.Time
-	state *engine.State
+// lookup gives what is free on a node, and what its inventory says; the status
+// says why the node cannot be judged. Filter and Score ask for hundreds of nodes
+// per pod: see memos.
+func (pl *plugin) lookup(ni fwk.NodeInfo) (*nodeEntry, *engine.State, *fwk.Status) {
+	gen, epoch := ni.GetGeneration(), pl.ledger.epoch.Load()
+	if m := pl.memos.get(ni); m != nil && m.generation == gen && m.epoch == epoch && pl.current(m) {
+		return m.entry, m.state, nil
+	}
+	node := ni.Node()
+	e := pl.inv.get(node.Name)
+	if st := usable(e, node); st != nil {
+		return nil, nil, st
+	}
+	m := &nodeMemo{generation: gen, epoch: epoch, entry: e, appeared: pl.usage.appeared.Load(), usage: pl.usage.get(node.Name)}
+	m.state, m.until = pl.buildState(e, node.Name, ni.GetPods(), "")
+	if own, err := pl.handle.SnapshotSharedLister().NodeInfos().Get(node.Name); err == nil && own == ni {
+		pl.memos.put(ni, m)
+	}
+	return e, m.state, nil
 }
 
-// state is what is free on a node. It is memoised by the NodeInfo's
-// generation, which is unique to a content, the inventory's version and the
-// epoch of holds. States of clones (preemption dry runs, nominated pods) are
-// computed and not stored.
-func (pl *plugin) state(e *nodeEntry, ni fwk.NodeInfo) *engine.State {
-	node := ni.Node().Name
-	gen, epoch, usage := ni.GetGeneration(), pl.ledger.epoch.Load(), pl.usage.version(node)
-	if m, ok := pl.memos.Load(node); ok {
-		m := m.(*nodeMemo)
-		if m.generation == gen && m.version == e.version && m.epoch == epoch && m.usage == usage &&
-			(m.until.IsZero() || pl.ledger.now().Before(m.until)) {
-			return m.state
-		}
+// current reports whether the inventory, the usage report and the holds that a
+// memo was made from are those of now.
+func (pl *plugin) current(m *nodeMemo) bool {
+	switch {
+	case m.entry.replaced.Load():
+		return false
+	case m.usage != nil && m.usage.replaced.Load(), m.usage == nil && m.appeared != pl.usage.appeared.Load():
+		return false
 	}
-	st, until := pl.buildState(e, node, ni.GetPods(), "")
-	if own, err := pl.handle.SnapshotSharedLister().NodeInfos().Get(node); err == nil && own == ni {
-		pl.memos.Store(node, &nodeMemo{generation: gen, version: e.version, epoch: epoch, usage: usage, until: until, state: st})
-	}
-	return st
+	return m.until.IsZero() || pl.ledger.now().Before(m.until)
 }
 
 // buildState reads off the node's pods what is taken. The pod with UID skip is

@@ -42,8 +42,7 @@ type shared struct {
 	sources []*source
 	waiting *waiting
 	seen    engine.Observer
-	// memos is node name -> *nodeMemo.
-	memos sync.Map
+	memos   *memos
 }
 
 // plugin is DeviceTopology for one profile.
@@ -84,7 +83,7 @@ func (f *Factory) New(ctx context.Context, obj runtime.Object, handle fwk.Handle
 }
 
 func newShared(args *Args) *shared {
-	return &shared{args: args, inv: newInventories(), usage: newUsages(), ledger: newLedger(), waiting: newWaiting()}
+	return &shared{args: args, inv: newInventories(), usage: newUsages(), ledger: newLedger(), waiting: newWaiting(), memos: newMemos()}
 }
 
 // start begins to watch our resources and the pods' ends.

@@ -2,6 +2,7 @@ package devicetopology
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -15,13 +16,17 @@ type usages struct {
 	nodes map[string]*nodeUsage
 	// changes counts the reports.
 	changes int64
+	// appeared counts the nodes that got a first report.
+	appeared atomic.Int64
 }
 
-// nodeUsage is one report, indexed.
+// nodeUsage is one report, indexed. It is immutable but for its end.
 type nodeUsage struct {
 	version int64
-	bootID  string
-	pods    map[types.UID]*v1alpha1.PodUsage
+	// replaced: another report has taken its place, or none has.
+	replaced atomic.Bool
+	bootID   string
+	pods     map[types.UID]*v1alpha1.PodUsage
 	// left are pods of earlier reports that are not in this one, and those that it
 	// says have left: the node has let go of them. The value is the version of the
 	// report that first said so.
@@ -62,13 +67,27 @@ func (u *usages) set(o *v1alpha1.NodeUsage) {
 			n.left[types.UID(uid)] = n.version
 		}
 	}
+	before := u.nodes[o.Name]
 	u.nodes[o.Name] = n
+	if before != nil {
+		before.replaced.Store(true)
+	} else {
+		u.appeared.Add(1)
+	}
 }
 
 func (u *usages) remove(node string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.nodes, node)
+	u.drop(node)
+}
+
+// drop forgets a node. The lock is held.
+func (u *usages) drop(node string) {
+	if n := u.nodes[node]; n != nil {
+		delete(u.nodes, node)
+		n.replaced.Store(true)
+	}
 }
 
 func (u *usages) keepOnly(keep map[string]bool) {
@@ -76,7 +95,7 @@ func (u *usages) keepOnly(keep map[string]bool) {
 	defer u.mu.Unlock()
 	for n := range u.nodes {
 		if !keep[n] {
-			delete(u.nodes, n)
+			u.drop(n)
 		}
 	}
 }
@@ -86,14 +105,6 @@ func (u *usages) get(node string) *nodeUsage {
 	u.mu.RLock()
 	defer u.mu.RUnlock()
 	return u.nodes[node]
-}
-
-// version changes with every report of a node; 0 without one.
-func (u *usages) version(node string) int64 {
-	if n := u.get(node); n != nil {
-		return n.version
-	}
-	return 0
 }
 
 // letGo reports whether the node held a pod once and has reported since that it

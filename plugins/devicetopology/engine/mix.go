@@ -285,7 +285,7 @@ func Score(st *State, pod *Pod, mix *Mix, have, need Resources) int64 {
 	}
 	loss := int64(0)
 	if mix != nil {
-		loss = mix.loss(st.prof, req, r, have, need)
+		loss = mix.loss(r, have, need)
 	}
 	// Sigmoid-like without floating point: 0 loss is 16 of 32 points, every
 	// unit of loss or gain moves it less than the one before.
@@ -295,35 +295,52 @@ func Score(st *State, pod *Pod, mix *Mix, have, need Resources) int64 {
 	return points + max(0, 8-r.cost.Spread>>11)
 }
 
+// worth says what the resources of a type of a mix count for, by scarcity.
+type worth struct {
+	// copy is one copy of the type, taken what a request takes of its resources.
+	copy, taken int64
+}
+
+// worths are the worths of a mix's types beside a request. A type that never
+// uses the node has none: nothing there is lost to it.
+func (m *Mix) worths(mb *mixBounds, req *bound) (out [maxTypes]worth) {
+	if m == nil {
+		return out
+	}
+	for t := range m.types {
+		b := mb[t]
+		if b.missing != "" {
+			continue
+		}
+		for i, r := range b.res {
+			out[t].copy += int64(b.n[i]) * int64(b.scarcity[i])
+			if j := slices.Index(req.res, r); j >= 0 {
+				out[t].taken += int64(req.n[j]) * int64(b.scarcity[i])
+			}
+		}
+	}
+	return out
+}
+
 // loss is by how much the units that the mix cannot use grow when the node
-// takes the request, in thousandths, with CPU and memory in the picture.
-func (m *Mix) loss(p *Profile, req *Request, r *result, have, need Resources) int64 {
-	s := p.shape
-	mb := m.on(s)
+// takes the request, in thousandths, with CPU and memory in the picture. It runs
+// for every node of every pod: what the choice alone decides is in its result.
+func (m *Mix) loss(r *result, have, need Resources) int64 {
 	total := int64(0)
 	after := Resources{MilliCPU: have.MilliCPU - need.MilliCPU, Memory: have.Memory - need.Memory}
 	for t := range m.types {
-		mt, b := &m.types[t], mb[t]
-		if b.missing != "" {
+		mt, w := &m.types[t], r.worth[t]
+		if w.copy == 0 {
 			continue
 		}
 		// By how many copies of the type fewer fit, over all needs.
 		fewer := int64(0)
-		for _, nd := range mt.needs {
+		for i := range mt.needs {
+			nd := &mt.needs[i]
 			fewer += nd.limit(int64(r.before[t]), have) - nd.limit(int64(r.after[t]), after)
 		}
-		left := int64(0)
-		for i, res := range b.res {
-			// What is free falls by what the request takes of the resource.
-			taken := int64(0)
-			for j, it := range req.Items {
-				if req.on(s).res[j] == res {
-					taken = int64(it.Count)
-				}
-			}
-			left += (fewer*int64(b.n[i]) - taken*needParts) * int64(b.scarcity[i])
-		}
-		total += mt.weight * left / (1000 * needParts)
+		// What is free falls by what the request takes of the resources.
+		total += mt.weight * (fewer*w.copy - w.taken*needParts) / (1000 * needParts)
 	}
 	return total
 }
@@ -331,7 +348,7 @@ func (m *Mix) loss(p *Profile, req *Request, r *result, have, need Resources) in
 // limit is n when CPU and memory hold one copy with the need, else 0. Counting how
 // many they hold would let small differences in CPU, which every pod makes, weigh
 // more than a whole node that is broken into.
-func (need Resources) limit(n int64, have Resources) int64 {
+func (need *Resources) limit(n int64, have Resources) int64 {
 	if need.MilliCPU > 0 && have.MilliCPU < need.MilliCPU || need.Memory > 0 && have.Memory < need.Memory {
 		return 0
 	}

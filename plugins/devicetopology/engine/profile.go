@@ -46,6 +46,8 @@ type result struct {
 	// before and after are the copies of each type of the mix that fit without
 	// and with the request.
 	before, after copies
+	// worth is by type of the mix.
+	worth [maxTypes]worth
 }
 
 func (p *Profile) lookup(req *Request, mix *Mix) *result {

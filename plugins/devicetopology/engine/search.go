@@ -62,7 +62,7 @@ func (p *Profile) compute(req *Request, mix *Mix) *result {
 	if goal != level {
 		sr.level(goal)
 	}
-	res := &result{ok: sr.found, cost: sr.cost, take: slices.Clone(sr.best), before: sr.beforeCopies, after: sr.after}
+	res := &result{ok: sr.found, cost: sr.cost, take: slices.Clone(sr.best), before: sr.beforeCopies, after: sr.after, worth: mix.worths(&sr.types, b)}
 	res.level = p.levelOf(b, sr.best)
 	return res
 }
@@ -444,7 +444,7 @@ func (p *Profile) evaluate(b *bound, mix *Mix, take []uint16) result {
 		}
 	}
 	sr.leaf()
-	return result{ok: true, level: p.levelOf(b, take), cost: sr.cost, take: slices.Clone(take), before: sr.beforeCopies, after: sr.after}
+	return result{ok: true, level: p.levelOf(b, take), cost: sr.cost, take: slices.Clone(take), before: sr.beforeCopies, after: sr.after, worth: sr.mix.worths(&sr.types, sr.b)}
 }
 
 // pick takes the counted units of a resource out of their cells: from the
