@@ -11,7 +11,8 @@ import (
 	"github.com/kubevfio/kubevfio/plugins/devicetopology/engine"
 )
 
-// nodeMemo is a node's state and what it was built from. It is immutable.
+// nodeMemo is a node's state and what it was built from. It is immutable but for
+// news.
 type nodeMemo struct {
 	// generation is the NodeInfo's, which is unique to a content of all nodes.
 	generation int64
@@ -23,6 +24,9 @@ type nodeMemo struct {
 	epoch int64
 	until time.Time
 	state *engine.State
+	// news is how much had been heard of inventories and usage when the memo was
+	// last found current: nothing more since, and there is nothing to look at.
+	news atomic.Int64
 }
 
 // memos finds a node's memo by the address of its NodeInfo in the scheduler's

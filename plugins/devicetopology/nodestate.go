@@ -35,11 +35,15 @@ func (pl *plugin) lookup(ni fwk.NodeInfo) (*nodeEntry, *engine.State, *fwk.Statu
 // current reports whether the inventory, the usage report and the holds that a
 // memo was made from are those of now.
 func (pl *plugin) current(m *nodeMemo) bool {
-	switch {
-	case m.entry.replaced.Load():
-		return false
-	case m.usage != nil && m.usage.replaced.Load(), m.usage == nil && m.appeared != pl.usage.appeared.Load():
-		return false
+	// Both only grow, and after what they count is there.
+	if news := pl.inv.gen.Load() + pl.usage.changes.Load(); m.news.Load() != news {
+		switch {
+		case m.entry.replaced.Load():
+			return false
+		case m.usage != nil && m.usage.replaced.Load(), m.usage == nil && m.appeared != pl.usage.appeared.Load():
+			return false
+		}
+		m.news.Store(news)
 	}
 	return m.until.IsZero() || pl.ledger.now().Before(m.until)
 }

@@ -14,8 +14,8 @@ import (
 type usages struct {
 	mu    sync.RWMutex
 	nodes map[string]*nodeUsage
-	// changes counts the reports.
-	changes int64
+	// changes counts the reports, and those that were dropped.
+	changes atomic.Int64
 	// appeared counts the nodes that got a first report.
 	appeared atomic.Int64
 }
@@ -47,8 +47,7 @@ func (u *usages) set(o *v1alpha1.NodeUsage) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.changes++
-	n.version = u.changes
+	n.version = u.changes.Load() + 1
 	n.left = map[types.UID]int64{}
 	if before := u.nodes[o.Name]; before != nil {
 		for uid, version := range before.left {
@@ -74,6 +73,7 @@ func (u *usages) set(o *v1alpha1.NodeUsage) {
 	} else {
 		u.appeared.Add(1)
 	}
+	u.changes.Add(1)
 }
 
 func (u *usages) remove(node string) {
@@ -87,6 +87,7 @@ func (u *usages) drop(node string) {
 	if n := u.nodes[node]; n != nil {
 		delete(u.nodes, node)
 		n.replaced.Store(true)
+		u.changes.Add(1)
 	}
 }
 
