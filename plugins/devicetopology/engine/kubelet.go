@@ -361,58 +361,6 @@ func (k *Kubelet) memoryIn(m mask, need []MemoryNeed, of func(typ, node int) int
 	return true
 }
 
-// takeCPUs hands out n CPUs by count: from the affinity first, then anywhere.
-// Across several nodes it takes whole free nodes first and then the fullest
-// ones, which is what kubelet's packing comes to.
-func (l *Load) takeCPUs(k *Kubelet, affinity mask, n int, reuse *[maxNUMA]int) (got [maxNUMA]int, err error) {
-	avail := l.cpu
-	for i := range reuse {
-		avail[i] += reuse[i]
-	}
-	if sumIn(&avail, k.full()) < n {
-		return got, fmt.Errorf("%d CPUs are free for exclusive use, needs %d", sumIn(&avail, k.full()), n)
-	}
-	take := func(i, c int) {
-		c = min(c, avail[i], n)
-		avail[i] -= c
-		got[i] += c
-		n -= c
-	}
-	near := affinity
-	if near != 0 && k.AlignBySocket {
-		for i := range k.nodes() {
-			for j := range k.nodes() {
-				if affinity&(1<<j) != 0 && k.NUMA[i].Socket == k.NUMA[j].Socket {
-					near |= 1 << i
-				}
-			}
-		}
-	}
-	for _, m := range []mask{near, k.full()} {
-		for i := range k.nodes() {
-			if m&(1<<i) != 0 && avail[i] == k.NUMA[i].CPUs && avail[i] <= n {
-				take(i, avail[i])
-			}
-		}
-		for n > 0 && m != 0 {
-			tight := -1
-			for i := range k.nodes() {
-				if m&(1<<i) != 0 && avail[i] > 0 && (tight < 0 || avail[i] < avail[tight]) {
-					tight = i
-				}
-			}
-			if tight < 0 {
-				break
-			}
-			take(tight, n)
-		}
-	}
-	for i := range got {
-		l.cpu[i] -= max(0, got[i]-reuse[i])
-	}
-	return got, nil
-}
-
 // allocateMemory does what the memory manager does after the decision. Its
 // errors fail the pod's admission under every policy.
 func (l *Load) allocateMemory(k *Kubelet, v verdictNUMA, need []MemoryNeed) error {
