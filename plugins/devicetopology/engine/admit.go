@@ -28,13 +28,13 @@ func (k *Kubelet) Admit(load *Load, containers []Container) *Load {
 	pod := verdictNUMA{}
 	if k.aligned() && k.PodScope {
 		cpus, memory := podSums(containers)
-		pod = k.merge([]hints{k.cpuHints(l, cpus, &reuse), k.memoryHints(l, memory)})
+		pod = k.merge(k.managerHints(l, cpus, &reuse, memory))
 	}
 	for i := range containers {
 		c := &containers[i]
 		v := pod
 		if k.aligned() && !k.PodScope {
-			v = k.merge([]hints{k.cpuHints(l, c.CPUs, &reuse), k.memoryHints(l, c.Memory)})
+			v = k.merge(k.managerHints(l, c.CPUs, &reuse, c.Memory))
 		}
 		if k.aligned() && !v.admit {
 			return load

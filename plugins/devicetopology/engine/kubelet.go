@@ -300,8 +300,20 @@ func (k *Kubelet) socketAligned(m mask, least int) bool {
 	return per > 0 && k.sockets(m) == (least+per-1)/per
 }
 
-// memoryHints are the static memory manager's. They are the same for every type
-// of memory asked for; without any possible mask the manager says nothing.
+// managerHints are those of the CPU manager and, for every type of memory, of the
+// memory manager: they are the same for all types, but each type is a resource
+// of its own, and what two different hints have in common is an answer too.
+func (k *Kubelet) managerHints(l *Load, cpus int, reuse *[maxNUMA]int, memory []MemoryNeed) []hints {
+	hs := []hints{k.cpuHints(l, cpus, reuse)}
+	h := k.memoryHints(l, memory)
+	for range memory {
+		hs = append(hs, h)
+	}
+	return hs
+}
+
+// memoryHints are the static memory manager's for each type of memory asked for;
+// without any possible mask the manager says nothing.
 func (k *Kubelet) memoryHints(l *Load, need []MemoryNeed) hints {
 	if len(need) == 0 || !k.StaticMemory {
 		return hints{}

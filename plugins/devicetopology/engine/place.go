@@ -332,7 +332,7 @@ func (w *placing) podScope() error {
 		return err
 	}
 	cpus, memory := podSums(w.pod.Containers)
-	hs := []hints{k.cpuHints(w.load, cpus, &w.reuse), k.memoryHints(w.load, memory)}
+	hs := k.managerHints(w.load, cpus, &w.reuse, memory)
 	v, err := w.decide(w.pod.Request.Items, hs)
 	if err != nil {
 		return err
@@ -385,7 +385,7 @@ func (w *placing) inOrder(plan [][][]int) error {
 	k, s := w.st.Kubelet, w.st.Node.Shape
 	for c := range w.pod.Containers {
 		ct := &w.pod.Containers[c]
-		hs := []hints{k.cpuHints(w.load, ct.CPUs, &w.reuse), k.memoryHints(w.load, ct.Memory)}
+		hs := k.managerHints(w.load, ct.CPUs, &w.reuse, ct.Memory)
 		v, err := w.decide(ct.Items, hs)
 		if err != nil {
 			return fmt.Errorf("container %s: %w", ct.Name, err)
