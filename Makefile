@@ -67,7 +67,7 @@ bench-scheduler: ## Scheduler throughput and latency ratios: out/bench/scheduler
 	@CGO_ENABLED=0 go run ./test/bench/scheduler -o out/bench/scheduler.json $(BENCH_FLAGS)
 
 .PHONY: policydiff
-policydiff: ## Placements under kubelet's topology policies against kubelet's own managers, CASES of them (default 100,000; half an hour or more)
+policydiff: ## Placements under kubelet's topology policies against kubelet's own managers, CASES of them (default 100,000; some minutes, faster with TMPDIR in memory)
 	@CGO_ENABLED=0 go test -count=1 -timeout=0 -v ./test/integration/policydiff -args -pods=$(or $(CASES),100000)
 
 .PHONY: bench-controller
