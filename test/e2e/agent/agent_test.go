@@ -97,12 +97,23 @@ func settled(t *testing.T, name string) (ran bool) {
 
 func offered(t *testing.T, name string) int64 {
 	t.Helper()
-	n, err := env.Core.CoreV1().Nodes().Get(t.Context(), node(), metav1.GetOptions{})
+	// The last of them may still be on their way from the agent's start.
+	last, since := int64(-1), time.Now()
+	err := scenario.Poll(t.Context(), time.Minute, "a steady number of "+name, func(ctx context.Context) (bool, string, error) {
+		n, err := env.Core.CoreV1().Nodes().Get(ctx, node(), metav1.GetOptions{})
+		if err != nil {
+			return false, "", err
+		}
+		q := n.Status.Allocatable[corev1.ResourceName(name)]
+		if q.Value() != last {
+			last, since = q.Value(), time.Now()
+		}
+		return time.Since(since) > 8*time.Second, fmt.Sprintf("it offers %d", last), nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := n.Status.Allocatable[corev1.ResourceName(name)]
-	return q.Value()
+	return last
 }
 
 // TestOtherSchedulers runs pods that no scheduler of ours placed beside ours: nobody
