@@ -292,7 +292,8 @@ func TestReboot(t *testing.T) {
 	took := capacity(t, 2*time.Minute, vfResource, before)
 	t.Logf("capacity right %.1f s after the agent's start was seen (%.1f s waited)", time.Since(seen).Seconds(), took.Seconds())
 	if since := time.Since(seen); since > capacityLimit {
-		t.Errorf("capacity was right only %.1f s after the agent's start", since.Seconds())
+		out, err := env.Run(t.Context(), "-n", "kubevfio-system", "logs", "daemonset/kubevfio-agent", "--timestamps")
+		t.Errorf("capacity was right only %.1f s after the agent's start; its log (%v):\n%s", since.Seconds(), err, out)
 	}
 	p, err := env.Pod(t.Context(), namespace, "rebooted")
 	if err != nil && !apierrors.IsNotFound(err) {
