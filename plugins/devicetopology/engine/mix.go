@@ -76,7 +76,7 @@ func (e *observed) add(need Resources) {
 func (e *observed) demand() float64 {
 	most := 0
 	for _, it := range e.req.Items {
-		most = max(most, int(it.Count))
+		most = max(most, it.Count)
 	}
 	return e.count * float64(most)
 }
