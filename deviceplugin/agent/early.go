@@ -25,9 +25,9 @@ import (
 // busy node takes its time for that answer, and binding takes time as well.
 //
 // It binds only functions that were bound before the reboot (the host's state
-// file knows them, by address and card), so that a card that is new waits for
-// the pools' word. What no pool asks for any more is taken back once they have
-// spoken.
+// file knows them, by address and card): a function that is new waits for the
+// pools' word. Virtual functions are made wherever the remembered pools want
+// them. What no pool asks for any more is taken back once they have spoken.
 type early struct {
 	file   string
 	fs     host.FS
@@ -88,7 +88,7 @@ func (e *early) due(bootID string) *plan {
 		err = json.Unmarshal(b, &m)
 	}
 	if err != nil {
-		e.log.Warn("the pools of the last boot are not readable; waiting for the API server", "err", err)
+		e.log.Warn("the pools of the last boot are not readable; waiting for the API server", "file", e.file, "err", err)
 		return nil
 	}
 	if bootID == "" || m.BootID == bootID || m.Paused || len(m.Pools) == 0 {
@@ -104,7 +104,7 @@ func (e *early) prepare(ctx context.Context, m *plan) bind.Result {
 		pools = append(pools, v1alpha1.DevicePool{ObjectMeta: metav1.ObjectMeta{Name: p.Name}, Spec: p.Spec})
 	}
 	e.log.Info("the node has booted: preparing its devices as they were", "pools", len(pools))
-	var before, after *topology.Host
+	var before *topology.Host
 	var res bind.Result
 	for range 3 { // virtual functions first, then what is bound
 		h, err := host.Read(ctx, e.fs)
@@ -115,7 +115,6 @@ func (e *early) prepare(ctx context.Context, m *plan) bind.Result {
 		if before == nil {
 			before = h
 		}
-		after = h
 		former := e.state.Former(h)
 		sel := pool.Select(pool.Input{Pools: pools, Host: h, Units: topology.Units(h), Labels: m.Labels, Former: former})
 		for i := range sel.Pools {
@@ -130,16 +129,20 @@ func (e *early) prepare(ctx context.Context, m *plan) bind.Result {
 			break
 		}
 	}
-	e.account(before, after)
+	if before != nil && res.Changed {
+		e.account(ctx, before)
+	}
 	return res
 }
 
-// account finds out what was changed between two readings.
-func (e *early) account(before, after *topology.Host) {
-	e.vfs = map[topology.Address]int{}
-	if before == nil {
+// account finds out what was changed since a reading.
+func (e *early) account(ctx context.Context, before *topology.Host) {
+	after, err := host.Read(ctx, e.fs)
+	if err != nil {
+		e.log.Warn("cannot tell what was prepared at boot: it stays as it is, also where no pool asks for it any more", "err", err)
 		return
 	}
+	e.vfs = map[topology.Address]int{}
 	for i := range after.Functions {
 		f := &after.Functions[i]
 		was := before.Function(f.Address)

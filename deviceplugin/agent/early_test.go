@@ -55,7 +55,7 @@ func (e *early) selected(t *testing.T, pools []v1alpha1.DevicePool) (*topology.H
 	return h, pool.Select(pool.Input{Pools: pools, Host: h, Units: topology.Units(h), Former: e.state.Former(h)})
 }
 
-// drivers of all functions, with the number of virtual ones.
+// drivers are those of all functions that are no bridges, by address.
 func drivers(t *testing.T, k *hosttest.Kernel) string {
 	t.Helper()
 	h, err := host.Read(t.Context(), k.Tree)

@@ -73,8 +73,10 @@ func NewKubelet(address, tokenFile, caFile string) (*Kubelet, error) {
 // Get reads a path of kubelet's API.
 func (k *Kubelet) Get(ctx context.Context, path string) ([]byte, error) {
 	var body bytes.Buffer
-	err := k.get(ctx, path, &body)
-	return body.Bytes(), err
+	if err := k.get(ctx, path, &body); err != nil {
+		return nil, err
+	}
+	return body.Bytes(), nil
 }
 
 func (k *Kubelet) get(ctx context.Context, path string, body *bytes.Buffer) error {
