@@ -18,6 +18,7 @@ type Grant struct {
 // Preferred answers kubelet's GetPreferredAllocation: exactly size IDs. An error
 // fails the pod's admission.
 func (l *Ledger) Preferred(ctx context.Context, resource string, available, must []string, size int) ([]string, error) {
+	l.forget()
 	pool, err := l.pool(resource)
 	if err != nil {
 		return nil, l.refuse(resource, nil, err)
@@ -26,9 +27,19 @@ func (l *Ledger) Preferred(ctx context.Context, resource string, available, must
 	if err != nil && !pool.adopt {
 		return nil, l.refuse(resource, nil, err)
 	}
-	want, has, err := l.wish(s, resource, size, pool.adopt)
+	ids, err := l.prefer(ctx, v, s, pool, resource, available, must, size)
 	if err != nil {
 		return nil, l.refuse(resource, s.pod, err)
+	}
+	l.remember(resource, ids, v, s)
+	return ids, nil
+}
+
+// prefer chooses for a subject, which may be unknown in Adopt mode.
+func (l *Ledger) prefer(ctx context.Context, v *view, s subject, pool *pool, resource string, available, must []string, size int) ([]string, error) {
+	want, has, err := l.wish(s, resource, size, pool.adopt)
+	if err != nil {
+		return nil, err
 	}
 	if has {
 		err := l.feasible(want, available, must)
@@ -36,7 +47,7 @@ func (l *Ledger) Preferred(ctx context.Context, resource string, available, must
 			return want, nil
 		}
 		if !pool.adopt {
-			return nil, l.refuse(resource, s.pod, err)
+			return nil, err
 		}
 	}
 	if has {
@@ -52,8 +63,8 @@ func (l *Ledger) Preferred(ctx context.Context, resource string, available, must
 		}, v)
 	}
 	if len(out) < size {
-		return nil, l.refuse(resource, s.pod, fmt.Errorf("%w: pod %s has no assignment and of %d free units of %s only %d are not assigned to or held by others",
-			ErrReserved, name(s.pod), len(available), resource, len(out)))
+		return nil, fmt.Errorf("%w: pod %s has no assignment and of %d free units of %s only %d are not assigned to or held by others",
+			ErrReserved, name(s.pod), len(available), resource, len(out))
 	}
 	return out, nil
 }
@@ -213,6 +224,7 @@ func (l *Ledger) await(ctx context.Context, f func(*view) bool, former *view) bo
 // Allocate answers kubelet's Allocate for one container and records the claim.
 // An error fails the pod's admission.
 func (l *Ledger) Allocate(ctx context.Context, resource string, ids []string) (Grant, error) {
+	v, s, known := l.recall(resource, ids)
 	pool, err := l.pool(resource)
 	if err == nil {
 		err = pool.check(resource, ids)
@@ -220,7 +232,9 @@ func (l *Ledger) Allocate(ctx context.Context, resource string, ids []string) (G
 	if err != nil {
 		return Grant{}, l.refuse(resource, nil, err)
 	}
-	v, s, err := l.identify(ctx, resource, len(ids))
+	if !known {
+		v, s, err = l.identify(ctx, resource, len(ids))
+	}
 	if err != nil {
 		if !pool.adopt {
 			return Grant{}, l.refuse(resource, nil, err)

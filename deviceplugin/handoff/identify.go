@@ -17,6 +17,7 @@ type view struct {
 	// complete says that both lists could be read.
 	complete bool
 	err      error // why kubelet's list could not be read
+	epoch    int   // kubelet's, see Ledger
 }
 
 // look reads both lists. With a former view whose kubelet list was read, that
@@ -29,6 +30,7 @@ func (l *Ledger) look(ctx context.Context, former *view) *view {
 	}
 	l.mu.Lock()
 	epoch := l.epoch
+	v.epoch = epoch
 	l.mu.Unlock()
 	var own []Pod
 	fresh := false

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/kubevfio/kubevfio/api/v1alpha1"
 )
 
 // Held is what kubelet says that a container holds (pod-resources API).
@@ -83,6 +81,9 @@ type Ledger struct {
 	seen  map[string]int
 	looks int
 	epoch int
+	// answered is the last answer to GetPreferredAllocation, nil when it counts no
+	// more.
+	answered *answered
 	// reported mismatches, so that each is told once.
 	reported map[string]bool
 }
@@ -134,6 +135,7 @@ func (l *Ledger) KubeletStarted() {
 	defer l.mu.Unlock()
 	l.seen, l.looks = map[string]int{}, 0
 	l.epoch++
+	l.answered = nil
 	for _, c := range l.claims {
 		c.stale = true
 	}
@@ -447,68 +449,4 @@ func (l *Ledger) compareLocked(out []Report, p *Pod, container, resource string,
 		Kind: Mismatch, Resource: resource, PodUID: p.UID, Namespace: p.Namespace, Name: p.Name,
 		Message: fmt.Sprintf("container %s: kubelet gave %s, the scheduler assigned %s", container, list(actual), list(want)),
 	})
-}
-
-// assigned are the units that a pod's assignment names for a container; false
-// when the pod has no assignment.
-func assigned(p *Pod, container, resource string) ([]string, bool) {
-	if p.Assignment == nil {
-		return nil, false
-	}
-	return unitsOf(p.Assignment, container, resource), true
-}
-
-func unitsOf(a *v1alpha1.Assignment, container, resource string) []string {
-	units := a.Containers[container][resource]
-	out := make([]string, len(units))
-	for i, u := range units {
-		out[i] = u.String()
-	}
-	return out
-}
-
-func startedWith(p *Pod, container string) bool {
-	for i := range p.Containers {
-		if p.Containers[i].Name == container {
-			return p.Containers[i].Started
-		}
-	}
-	return false
-}
-
-func sameSet(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	set := make(map[string]bool, len(a))
-	for _, s := range a {
-		set[s] = true
-	}
-	for _, s := range b {
-		if !set[s] {
-			return false
-		}
-	}
-	return len(set) == len(b)
-}
-
-// list shortens long lists for messages.
-func list(ids []string) string {
-	if len(ids) == 0 {
-		return "nothing"
-	}
-	ids = slices.Sorted(slices.Values(ids))
-	if len(ids) > 8 {
-		return fmt.Sprintf("%s and %d more", strings.Join(ids[:8], ", "), len(ids)-8)
-	}
-	return strings.Join(ids, ", ")
-}
-
-// clonePods makes a map by UID.
-func clonePods(pods []Pod) map[string]*Pod {
-	out := make(map[string]*Pod, len(pods))
-	for i := range pods {
-		out[pods[i].UID] = &pods[i]
-	}
-	return out
 }
