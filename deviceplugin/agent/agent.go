@@ -68,6 +68,7 @@ type Agent struct {
 	keeper  *tenancy.Keeper
 	told    toldGroups
 	gone    departed
+	hands   hands
 	early   *early
 	vitals  vitals.Watch
 	watcher *plugin.Watcher
@@ -115,12 +116,13 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a.keeper = tenancy.New(tenancy.Config{
-		Cleaner: cleaner{a}, Changed: a.kick, Observe: a.metrics.Reset, Log: cfg.Log.With("part", "tenancy"),
+		Cleaner: cleaner{a}, Changed: a.kick, Observe: a.cleaned, Log: cfg.Log.With("part", "tenancy"),
 	})
 	a.ledger = handoff.New(handoff.Config{
 		Node: cfg.Node, Kubelet: a.kubeletSource(), Informer: a.pods, Changed: a.pods.Changed, Holders: a.resources,
 		Report: a.report, Released: a.released, Log: cfg.Log.With("part", "handoff"),
 	})
+	a.metrics.CountUnits(a.countUnits)
 	a.watcher = plugin.NewWatcher(cfg.PluginDir, time.Second, cfg.Log.With("part", "plugin"))
 	return a, nil
 }

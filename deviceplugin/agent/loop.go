@@ -58,15 +58,17 @@ func (a *Agent) loop(ctx context.Context) error {
 	poll := time.NewTicker(a.cfg.Poll)
 	defer poll.Stop()
 	full := true
+	var p *picture // the last one that could be made
 	for ctx.Err() == nil {
-		p, err := a.look(ctx, full, prepared.Reasons)
+		now, err := a.look(ctx, full, prepared.Reasons)
 		if err != nil {
 			a.cfg.Log.Error("cannot look at the node, trying again", "err", err)
 			time.AfterFunc(5*time.Second, a.kick)
 		} else {
+			p = now
 			if !preparing {
 				preparing, asked = true, true
-				go func() { a.done <- a.prepare(ctx, p) }()
+				go func() { a.done <- a.prepare(ctx, now) }()
 			}
 			if err := a.spread(ctx, p); err != nil && ctx.Err() == nil {
 				a.cfg.Log.Error("not everything could be published, trying again", "err", err)
@@ -87,17 +89,16 @@ func (a *Agent) loop(ctx context.Context) error {
 				}
 			case <-a.trigger:
 				news = true
+			case <-a.hands.changed():
+				pause(ctx, settle)
+				news = len(prepared.Reasons) > 0 || !a.handed(p)
 			case <-poll.C:
 				news, full = true, true
 			}
 		}
-		t := time.NewTimer(settle)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-		}
+		pause(ctx, settle)
 		drain(a.trigger)
+		a.hands.take() // the look sees them
 	}
 	return ctx.Err()
 }
@@ -108,6 +109,16 @@ func (a *Agent) prepare(ctx context.Context, p *picture) bind.Result {
 	res := a.binder.Reconcile(ctx, p.host, &p.selection, p.paused)
 	res.Changed = res.Changed || back
 	return res
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 func drain(c chan struct{}) {
@@ -188,7 +199,6 @@ func (a *Agent) spread(ctx context.Context, p *picture) error {
 	a.updatePlugins(ctx, p)
 	errs = append(errs, a.poolStatus(ctx, p))
 	errs = append(errs, a.remember(p))
-	a.countUnits(p)
 	a.mu.Lock()
 	a.ready = a.ready || err == nil
 	a.mu.Unlock()
@@ -250,10 +260,7 @@ func (a *Agent) offered(p *picture) []*topology.Unit {
 	return out
 }
 
-func (a *Agent) held(unit string) bool {
-	_, ok := a.ledger.Owner(unit)
-	return ok
-}
+func (a *Agent) held(unit string) bool { return a.ledger.Holds(unit) }
 
 // sweep keeps the ledger in step with the pods.
 func (a *Agent) sweep(ctx context.Context) error {

@@ -52,7 +52,7 @@ func (a *Agent) countGrant(resource string, g handoff.Grant) {
 	a.metrics.Handoff(resource, outcome)
 	a.cfg.Log.Info("gave units to a pod", "resource", resource, "pod", g.Namespace+"/"+g.Name, "container", g.Container,
 		"units", g.Units, "outcome", outcome)
-	a.kick()
+	a.hands.add(resource, g.Units...)
 }
 
 // released marks a unit that its pod has left.
@@ -60,7 +60,13 @@ func (a *Agent) released(unit string, c handoff.Claim) {
 	a.cfg.Log.Info("unit is free again", "unit", unit, "resource", c.Resource, "pod", c.Namespace+"/"+c.Name)
 	a.keeper.Soil(unit)
 	a.gone.add(c.PodUID)
-	a.kick()
+	a.hands.add(c.Resource, unit)
+}
+
+// cleaned hears of each reset between tenants.
+func (a *Agent) cleaned(unit string, d time.Duration, err error) {
+	a.metrics.Reset(unit, d, err)
+	a.hands.add("", unit)
 }
 
 // inventory builds the NodeInventory's content.
@@ -145,9 +151,13 @@ func (a *Agent) poolStatus(ctx context.Context, p *picture) error {
 	return errors.Join(errs...)
 }
 
-// countUnits sets the gauges.
-func (a *Agent) countUnits(p *picture) {
+// countUnits counts for the gauges.
+func (a *Agent) countUnits() map[metrics.Unit]int {
 	counts := map[metrics.Unit]int{}
+	p := a.last()
+	if p == nil {
+		return counts
+	}
 	for i := range p.selection.Pools {
 		s := &p.selection.Pools[i]
 		for _, o := range s.Offers {
@@ -161,7 +171,7 @@ func (a *Agent) countUnits(p *picture) {
 			counts[u]++
 		}
 	}
-	a.metrics.Units(counts)
+	return counts
 }
 
 // listen turns the kernel's events into new looks.

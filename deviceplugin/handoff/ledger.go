@@ -172,6 +172,14 @@ func (l *Ledger) Owner(unit string) (Claim, bool) {
 	return c, true
 }
 
+// Holds says whether a unit is under a claim.
+func (l *Ledger) Holds(unit string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.owner[unit]
+	return ok
+}
+
 // Restore puts claims of an earlier process in, as doubtful ones: the next
 // Reconcile or the pods' status confirms or drops them.
 func (l *Ledger) Restore(claims []Claim) {

@@ -5,7 +5,6 @@
 package metrics
 
 import (
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,7 +17,6 @@ import (
 type Metrics struct {
 	Registry *prometheus.Registry
 
-	units         *prometheus.GaugeVec
 	rpcs          *prometheus.HistogramVec
 	registrations *prometheus.CounterVec
 	handoffs      *prometheus.CounterVec
@@ -42,8 +40,6 @@ func New(version string) *Metrics {
 	fast := []float64{.0005, .001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 30}
 	m := &Metrics{
 		Registry: prometheus.NewRegistry(),
-		units: prometheus.NewGaugeVec(prometheus.GaugeOpts(name("units", "Isolation units by pool, state (free, held, not_ready) and NUMA node (-1: unknown).")),
-			[]string{"pool", "resource", "state", "numa"}),
 		rpcs: prometheus.NewHistogramVec(hist("rpc_seconds", "Time of kubelet's calls.", fast...), []string{"resource", "method", "result"}),
 		registrations: prometheus.NewCounterVec(prometheus.CounterOpts(name("registrations_total", "Registrations with kubelet.")),
 			[]string{"resource", "result"}),
@@ -61,7 +57,7 @@ func New(version string) *Metrics {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: "build_info", Help: "The agent's version.",
 		ConstLabels: prometheus.Labels{"version": version}})
 	info.Set(1)
-	m.Registry.MustRegister(m.units, m.rpcs, m.registrations, m.handoffs, m.resets, m.changes, m.rescans, m.publishes, m.calls, m.paused, info,
+	m.Registry.MustRegister(m.rpcs, m.registrations, m.handoffs, m.resets, m.changes, m.rescans, m.publishes, m.calls, m.paused, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -116,19 +112,5 @@ func (m *Metrics) Pause(on bool) {
 	m.paused.Set(0)
 	if on {
 		m.paused.Set(1)
-	}
-}
-
-// Unit is a line of the units gauge.
-type Unit struct {
-	Pool, Resource, State string
-	NUMA                  int
-}
-
-// Units replaces the units gauge.
-func (m *Metrics) Units(counts map[Unit]int) {
-	m.units.Reset()
-	for u, n := range counts {
-		m.units.WithLabelValues(u.Pool, u.Resource, u.State, strconv.Itoa(u.NUMA)).Set(float64(n))
 	}
 }
