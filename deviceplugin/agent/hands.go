@@ -75,8 +75,8 @@ func (a *Agent) handed(p *picture) bool {
 			return false
 		case h.resource != "" && h.resource != s.Pool.Spec.ResourceName:
 			return false
-		case a.sick(p, o.Unit, up) != p.faults[addr]:
-			return false
+		case h.resource == "" && a.sick(p, o.Unit, up) != p.faults[addr]:
+			return false // only a reset tells more of a unit's health
 		}
 	}
 	if err := a.remember(p); err != nil {

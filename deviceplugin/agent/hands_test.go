@@ -84,7 +84,7 @@ func TestHanded(t *testing.T) {
 		"not offered yet":         {resource: gpu, unit: func(_, other topology.Address) string { return other.String() }},
 		"of another resource":     {resource: "example.com/old"},
 		"a slot of a device file": {resource: gpu, unit: func(_, _ topology.Address) string { return "kvm-1" }},
-		"the device node has gone": {resource: gpu, before: func(t *testing.T, a *Agent, _ *hosttest.Kernel) {
+		"the device node has gone": {before: func(t *testing.T, a *Agent, _ *hosttest.Kernel) {
 			if err := os.RemoveAll(filepath.Join(a.cfg.HostDev, "vfio")); err != nil {
 				t.Fatal(err)
 			}

@@ -1,11 +1,11 @@
 package handoff
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -144,17 +144,16 @@ func (l *Ledger) KubeletStarted() {
 // Claims gives a copy of all claims, sorted by pod, container and resource.
 func (l *Ledger) Claims() []Claim {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	out := make([]Claim, 0, len(l.claims))
 	for _, c := range l.claims {
 		o := *c
 		o.IDs = slices.Clone(c.IDs)
 		out = append(out, o)
 	}
-	sort.Slice(out, func(i, j int) bool {
-		a, b := &out[i], &out[j]
-		return strings.Join([]string{a.Namespace, a.Name, a.PodUID, a.Container, a.Resource}, "\x00") <
-			strings.Join([]string{b.Namespace, b.Name, b.PodUID, b.Container, b.Resource}, "\x00")
+	l.mu.Unlock()
+	slices.SortFunc(out, func(a, b Claim) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(a.PodUID, b.PodUID),
+			strings.Compare(a.Container, b.Container), strings.Compare(a.Resource, b.Resource))
 	})
 	return out
 }

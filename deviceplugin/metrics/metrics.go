@@ -40,7 +40,7 @@ func New(version string) *Metrics {
 	fast := []float64{.0005, .001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 30}
 	m := &Metrics{
 		Registry: prometheus.NewRegistry(),
-		rpcs: prometheus.NewHistogramVec(hist("rpc_seconds", "Time of kubelet's calls.", fast...), []string{"resource", "method", "result"}),
+		rpcs:     prometheus.NewHistogramVec(hist("rpc_seconds", "Time of kubelet's calls.", fast...), []string{"resource", "method", "result"}),
 		registrations: prometheus.NewCounterVec(prometheus.CounterOpts(name("registrations_total", "Registrations with kubelet.")),
 			[]string{"resource", "result"}),
 		handoffs: prometheus.NewCounterVec(prometheus.CounterOpts(name("handoffs_total",

@@ -102,6 +102,7 @@ type Plugin struct {
 	known   bool          // SetDevices was called
 	changed chan struct{} // closed and replaced at each change
 
+	quiet         quiet
 	streams       atomic.Int64
 	registrations atomic.Int64
 }

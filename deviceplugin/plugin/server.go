@@ -64,7 +64,7 @@ func (p *Plugin) listen() (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for kubelet: %w", err)
 	}
-	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+	s.grpc = grpc.NewServer(grpc.ForceServerCodecV2(newCodec()), grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.ReadBufferSize(window/8))
 	pluginapi.RegisterDevicePluginServer(s.grpc, s)
 	s.running.Go(func() {
@@ -228,7 +228,7 @@ func (s *server) GetPreferredAllocation(ctx context.Context, r *pluginapi.Prefer
 // Allocate implements the device plugin API.
 func (s *server) Allocate(ctx context.Context, r *pluginapi.AllocateRequest) (resp *pluginapi.AllocateResponse, err error) {
 	ctx, end := s.begin(ctx, "Allocate", RPCLimit)
-	defer func() { end(err) }()
+	defer func() { end(err); s.p.quiet.soon() }()
 	resp = &pluginapi.AllocateResponse{}
 	for _, c := range r.GetContainerRequests() {
 		out, err := s.p.handler.Allocate(ctx, c.GetDevicesIds())

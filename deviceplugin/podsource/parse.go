@@ -1,6 +1,7 @@
 package podsource
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -219,16 +220,25 @@ func (c *cutter) value() ([]byte, bool) {
 	return c.b[from:c.at], depth == 0 && c.at > from
 }
 
-// text goes over a string, whose opening quote is the next character.
+// text goes over a string, whose opening quote is the next character. Most of a
+// list is strings: the next quote is looked for many bytes at a time, and closes
+// the string unless an odd number of backslashes stands before it.
 func (c *cutter) text() bool {
-	for c.at++; c.at < len(c.b); c.at++ {
-		switch c.b[c.at] {
-		case '\\':
-			c.at++
-		case '"':
+	from := c.at + 1
+	for c.at = from; ; c.at++ {
+		n := bytes.IndexByte(c.b[c.at:], '"')
+		if n < 0 {
+			c.at = len(c.b)
+			return false
+		}
+		c.at += n
+		slashes := 0
+		for c.at-slashes > from && c.b[c.at-slashes-1] == '\\' {
+			slashes++
+		}
+		if slashes%2 == 0 {
 			c.at++
 			return true
 		}
 	}
-	return false
 }

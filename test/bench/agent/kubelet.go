@@ -34,7 +34,7 @@ type kubelet struct {
 	pods   []*guest
 	others []json.RawMessage // pods without devices, as text
 	body   []byte            // of /pods
-	plugin pluginapi.DevicePluginClient
+	plugin *grpc.ClientConn
 	ids    []string
 	listed chan struct{} // closed when want healthy devices are listed
 	want   int
@@ -144,7 +144,7 @@ func (k *kubelet) Register(_ context.Context, r *pluginapi.RegisterRequest) (*pl
 		return nil, err
 	}
 	k.mu.Lock()
-	k.plugin = c
+	k.plugin = conn
 	k.mu.Unlock()
 	go k.watch(stream)
 	return &pluginapi.Empty{}, nil

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +25,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubevfio/kubevfio/api/v1alpha1"
 	"github.com/kubevfio/kubevfio/host"
@@ -36,6 +39,9 @@ const (
 	container = "compute"
 	// live is how many pods with devices the node has at a time.
 	live = 40
+	// collectEvery is after how many pods the stand-in collects its garbage and
+	// something happens in the API server.
+	collectEvery = 25
 )
 
 // process runs the agent's binary on the tree and measures it.
@@ -84,7 +90,7 @@ func process(ctx context.Context, work, root, logFile string, vfs, calls int, id
 		"--host-root", root, "--host-dev", at("dev"), "--device-plugin-dir", at("plugins"), "--pod-resources-socket", at("resources.sock"),
 		"--seccomp-dir", at("seccomp"), "--cdi-dir", at("cdi"), "--run-dir", at("run"), "--state-dir", at("state"), "--token-file", at("token"),
 		"--metrics-address", "127.0.0.1:0")
-	agent.Env = append(os.Environ(), "GOMEMLIMIT=160MiB") // as in manifests/agent
+	agent.Env = append(os.Environ(), "GOMEMLIMIT=160MiB")
 	agent.Stdout, agent.Stderr = log, log
 	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	start := time.Now()
@@ -102,11 +108,14 @@ func process(ctx context.Context, work, root, logFile string, vfs, calls int, id
 	if res.IdleCPUPercent, err = idleCPU(ctx, agent.Process.Pid, idle); err != nil {
 		return err
 	}
-	preferred, allocate, err := admissions(ctx, k, calls)
+	preferred, allocate, err := admissions(ctx, k, server.Admin, calls)
 	if err != nil {
 		return err
 	}
 	res.Calls = len(allocate)
+	for i, d := range preferred {
+		fmt.Println("PREF", i, d.Microseconds(), allocate[i].Microseconds())
+	}
 	res.PreferredP50US, res.PreferredP99US = quantile(preferred, 0.5), quantile(preferred, 0.99)
 	res.AllocateP50US, res.AllocateP99US = quantile(allocate, 0.5), quantile(allocate, 0.99)
 	res.RSSMiB, res.PeakRSSMiB, err = memory(agent.Process.Pid)
@@ -123,7 +132,17 @@ func objects(ctx context.Context, s *apiserver.Server) error {
 		ResourceName: resource, Driver: "keep", Reset: "Never",
 		Selectors: []v1alpha1.DeviceSelector{{Vendors: []string{"15b3"}, Devices: []string{"101e"}}},
 	}}
-	return errors.Join(s.Admin.Create(ctx, node), s.Admin.Create(ctx, pool))
+	return errors.Join(s.Admin.Create(ctx, node), s.Admin.Create(ctx, pool), s.Admin.Create(ctx, news("")))
+}
+
+// news is a pod of another workload in the API server. Its changes are the only
+// ones that the agent's watch of pods sees, and make it look for pods that have
+// ended.
+func news(text string) *corev1.Pod {
+	p := newPod("news")
+	p.UID, p.Namespace = "", "default"
+	p.Annotations = map[string]string{"news": text}
+	return p
 }
 
 // folders makes the node's folders, and the device node of each group.
@@ -167,11 +186,21 @@ func newPod(name string) *corev1.Pod {
 
 // admissions admits pods one after the other, as kubelet does, and gives the
 // times of both calls.
-func admissions(ctx context.Context, k *kubelet, n int) (preferred, allocate []time.Duration, err error) {
+func admissions(ctx context.Context, k *kubelet, api client.Client, n int) (preferred, allocate []time.Duration, err error) {
 	k.mu.Lock()
 	free, plugin := slices.Clone(k.ids), k.plugin
 	k.mu.Unlock()
+	// The stand-in's own garbage, half a megabyte of text per pod, is collected
+	// between the calls and not during them. The agent collects when it wants.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	for i := range n {
+		if i%collectEvery == 0 {
+			runtime.GC()
+			patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{"news":"%d"}}}`, i))
+			if err := api.Patch(ctx, news(""), patch); err != nil {
+				return nil, nil, fmt.Errorf("change a pod: %w", err)
+			}
+		}
 		if i >= live {
 			free = append(free, k.drop()...)
 		}
@@ -190,9 +219,14 @@ func admissions(ctx context.Context, k *kubelet, n int) (preferred, allocate []t
 		if err := k.put(g, false); err != nil {
 			return nil, nil, err
 		}
-		start := time.Now()
-		pr, err := plugin.GetPreferredAllocation(ctx, &pluginapi.PreferredAllocationRequest{ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{
+		question, err := makeReady(&pluginapi.PreferredAllocationRequest{ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{
 			{AvailableDeviceIDs: free, AllocationSize: int32(size)}}})
+		if err != nil {
+			return nil, nil, err
+		}
+		pr := &pluginapi.PreferredAllocationResponse{}
+		start := time.Now()
+		err = question.call(ctx, plugin, pluginapi.DevicePlugin_GetPreferredAllocation_FullMethodName, pr)
 		preferred = append(preferred, time.Since(start))
 		if err != nil {
 			return nil, nil, fmt.Errorf("call GetPreferredAllocation for pod %d: %w", i, err)
@@ -201,8 +235,12 @@ func admissions(ctx context.Context, k *kubelet, n int) (preferred, allocate []t
 		if len(g.ids) != size || assigned != nil && !slices.Equal(g.ids, assigned) {
 			return nil, nil, fmt.Errorf("%w: pod %d gets %v, assigned %v", errKubelet, i, g.ids, assigned)
 		}
+		order, err := makeReady(&pluginapi.AllocateRequest{ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: g.ids}}})
+		if err != nil {
+			return nil, nil, err
+		}
 		start = time.Now()
-		_, err = plugin.Allocate(ctx, &pluginapi.AllocateRequest{ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: g.ids}}})
+		err = order.call(ctx, plugin, pluginapi.DevicePlugin_Allocate_FullMethodName, &pluginapi.AllocateResponse{})
 		allocate = append(allocate, time.Since(start))
 		if err != nil {
 			return nil, nil, fmt.Errorf("call Allocate for pod %d: %w", i, err)
@@ -211,8 +249,8 @@ func admissions(ctx context.Context, k *kubelet, n int) (preferred, allocate []t
 		if err := k.put(g, true); err != nil {
 			return nil, nil, err
 		}
-		// Pods come more slowly than this on any node; the agent's looks at the
-		// host that each allocation starts are among the calls all the same.
+		// Pods come more slowly than this on any node; what the agent does after
+		// each allocation is among the calls all the same.
 		time.Sleep(10 * time.Millisecond)
 	}
 	return preferred, allocate, nil
