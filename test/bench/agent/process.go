@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -39,6 +40,8 @@ const (
 	container = "compute"
 	// live is how many pods with devices the node has at a time.
 	live = 40
+	// pace is the time between two admissions.
+	pace = 10 * time.Millisecond
 	// collectEvery is after how many pods the stand-in collects its garbage and
 	// something happens in the API server.
 	collectEvery = 25
@@ -108,14 +111,14 @@ func process(ctx context.Context, work, root, logFile string, vfs, calls int, id
 	if res.IdleCPUPercent, err = idleCPU(ctx, agent.Process.Pid, idle); err != nil {
 		return err
 	}
+	if err := floor(ctx, k, res); err != nil {
+		return err
+	}
 	preferred, allocate, err := admissions(ctx, k, server.Admin, calls)
 	if err != nil {
 		return err
 	}
 	res.Calls = len(allocate)
-	for i, d := range preferred {
-		fmt.Println("PREF", i, d.Microseconds(), allocate[i].Microseconds())
-	}
 	res.PreferredP50US, res.PreferredP99US = quantile(preferred, 0.5), quantile(preferred, 0.99)
 	res.AllocateP50US, res.AllocateP99US = quantile(allocate, 0.5), quantile(allocate, 0.99)
 	res.RSSMiB, res.PeakRSSMiB, err = memory(agent.Process.Pid)
@@ -182,6 +185,37 @@ func newPod(name string) *corev1.Pod {
 	p.Spec.Containers = []corev1.Container{{Name: container, Image: "example.com/image:1"}}
 	p.Status.Phase = corev1.PodPending
 	return p
+}
+
+// floor times what every answer is made of, at the pace of the admissions.
+func floor(ctx context.Context, k *kubelet, res *results) error {
+	k.mu.Lock()
+	plugin := pluginapi.NewDevicePluginClient(k.plugin)
+	k.mu.Unlock()
+	client := k.https.Client()
+	var empty, list []time.Duration
+	for range 300 {
+		time.Sleep(pace)
+		start := time.Now()
+		if _, err := plugin.GetDevicePluginOptions(ctx, &pluginapi.Empty{}); err != nil {
+			return fmt.Errorf("call GetDevicePluginOptions: %w", err)
+		}
+		empty = append(empty, time.Since(start))
+		time.Sleep(pace)
+		start = time.Now()
+		r, err := client.Get(k.https.URL + "/pods")
+		if err == nil {
+			_, err = io.Copy(io.Discard, r.Body)
+			err = errors.Join(err, r.Body.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("read the list of pods: %w", err)
+		}
+		list = append(list, time.Since(start))
+	}
+	res.EmptyCallP50US, res.EmptyCallP99US = quantile(empty, 0.5), quantile(empty, 0.99)
+	res.ListP50US, res.ListP99US = quantile(list, 0.5), quantile(list, 0.99)
+	return nil
 }
 
 // admissions admits pods one after the other, as kubelet does, and gives the
@@ -251,7 +285,7 @@ func admissions(ctx context.Context, k *kubelet, api client.Client, n int) (pref
 		}
 		// Pods come more slowly than this on any node; what the agent does after
 		// each allocation is among the calls all the same.
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(pace)
 	}
 	return preferred, allocate, nil
 }
