@@ -55,6 +55,10 @@ const (
 	AgentRunDir     = "/run/kubevfio"
 	AgentSocketName = "agent.sock"
 	AgentSocket     = AgentRunDir + "/" + AgentSocketName
+	// IOMMUFDSocket is where the agent hands out /dev/iommu, opened and set up: a
+	// file cannot be passed by gRPC.
+	IOMMUFDSocketName = "iommufd.sock"
+	IOMMUFDSocket     = AgentRunDir + "/" + IOMMUFDSocketName
 	// CapabilityCacheDir holds what libvirt found out about QEMU on this node.
 	// The agent makes it, a DaemonSet of the launcher's image fills it.
 	CapabilityCacheDir = AgentRunDir + "/capabilities"

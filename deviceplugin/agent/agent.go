@@ -367,6 +367,8 @@ func (a *Agent) last() *picture {
 func (a *Agent) socket() *agentsocket.Server {
 	return agentsocket.New(agentsocket.Config{
 		Version: a.cfg.Version, Node: a.cfg.Node, Dir: a.cfg.RunDir, Name: v1alpha1.AgentSocketName, Proc: a.cfg.Proc,
-		Pods: callers{a}, VFs: vfs{a}, Observe: a.metrics.Call, Log: a.cfg.Log.With("part", "socket"),
+		IOMMUFDName: v1alpha1.IOMMUFDSocketName,
+		OpenIOMMUFD: func() (*os.File, error) { return agentsocket.OpenIOMMUFD(filepath.Join(a.cfg.HostDev, "iommu")) },
+		Pods:        callers{a}, VFs: vfs{a}, Observe: a.metrics.Call, Log: a.cfg.Log.With("part", "socket"),
 	})
 }

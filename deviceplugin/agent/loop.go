@@ -220,7 +220,7 @@ func (a *Agent) writeCDI(p *picture) error {
 	}
 	for _, u := range a.offered(p) {
 		if u.Group >= 0 {
-			units = append(units, cdi.Unit{ID: u.ID.String(), Group: u.Group})
+			units = append(units, cdi.Unit{ID: u.ID.String(), Group: u.Group, VFIODevs: a.deviceNodes(p, u)})
 		}
 	}
 	spec, err := cdi.Build(units, slots)
@@ -232,6 +232,25 @@ func (a *Agent) writeCDI(p *picture) error {
 		a.cfg.Log.Info("wrote CDI specification", "units", len(units), "slots", len(slots))
 	}
 	return err
+}
+
+// deviceNodes are the nodes by which iommufd's way opens a unit's functions, none
+// where the kernel does not make them.
+func (a *Agent) deviceNodes(p *picture, u *topology.Unit) []string {
+	if !p.host.IOMMUFD {
+		return nil
+	}
+	var out []string
+	for _, m := range u.Members {
+		f := p.host.Function(m)
+		if f == nil || f.VFIODev == "" {
+			continue
+		}
+		if _, err := os.Stat(cdi.NodePath(a.cfg.HostDev, cdi.DeviceNode+f.VFIODev)); err == nil {
+			out = append(out, f.VFIODev)
+		}
+	}
+	return out
 }
 
 // offered are the units that a pool offers now or that a pod holds.

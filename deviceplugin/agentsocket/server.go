@@ -79,6 +79,12 @@ type Config struct {
 	Proc string
 	Pods Pods
 	VFs  VFs
+	// IOMMUFDName is the name of the socket for /dev/iommu, in the same folder;
+	// empty serves none.
+	IOMMUFDName string
+	// OpenIOMMUFD opens /dev/iommu for a launcher; ErrNotSupported when the kernel
+	// has none.
+	OpenIOMMUFD func() (*os.File, error)
 	// Observe hears of each call, for metrics.
 	Observe func(method string, d time.Duration, err error)
 	Log     *slog.Logger
@@ -104,29 +110,47 @@ func New(cfg Config) *Server {
 	return &Server{cfg: cfg}
 }
 
-// Run serves until ctx ends. The socket is made beside its place and moved
+// listen makes a socket in the folder. It is made beside its place and moved
 // there, so that clients find the old one or the new one, never none that
 // listens.
-func (s *Server) Run(ctx context.Context) error {
-	if err := os.MkdirAll(s.cfg.Dir, 0o755); err != nil {
-		return fmt.Errorf("make agent socket's folder: %w", err)
-	}
-	path := filepath.Join(s.cfg.Dir, s.cfg.Name)
+func (s *Server) listen(name string) (*net.UnixListener, error) {
+	path := filepath.Join(s.cfg.Dir, name)
 	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("agent socket: %w", err)
+		return nil, fmt.Errorf("agent socket: %w", err)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
 	if err != nil {
-		return fmt.Errorf("agent socket: %w", err)
+		return nil, fmt.Errorf("agent socket: %w", err)
 	}
 	l.SetUnlinkOnClose(false)
 	// Everybody in a pod that has the mount may connect; each call is judged.
 	if err := os.Chmod(tmp, 0o666); err != nil {
-		return errors.Join(fmt.Errorf("agent socket: %w", err), l.Close())
+		return nil, errors.Join(fmt.Errorf("agent socket: %w", err), l.Close())
 	}
 	if err := os.Rename(tmp, path); err != nil {
-		return errors.Join(fmt.Errorf("agent socket: %w", err), l.Close())
+		return nil, errors.Join(fmt.Errorf("agent socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	if err := os.MkdirAll(s.cfg.Dir, 0o755); err != nil {
+		return fmt.Errorf("make agent socket's folder: %w", err)
+	}
+	l, err := s.listen(s.cfg.Name)
+	if err != nil {
+		return err
+	}
+	if s.cfg.IOMMUFDName != "" {
+		fds, err := s.listen(s.cfg.IOMMUFDName)
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		ended := make(chan struct{})
+		go func() { defer close(ended); s.serveIOMMUFD(ctx, fds) }()
+		defer func() { _ = fds.Close(); <-ended }()
 	}
 	g := grpc.NewServer(
 		grpc.Creds(&peerCredentials{proc: s.cfg.Proc, log: s.cfg.Log}),
@@ -195,15 +219,23 @@ func (s *Server) pod(ctx context.Context) (*peer.Peer, Pod, error) {
 	if err != nil {
 		return nil, Pod{}, err
 	}
+	pod, err := s.podOf(ctx, p)
+	if err != nil {
+		return nil, Pod{}, err
+	}
+	return p, pod, nil
+}
+
+func (s *Server) podOf(ctx context.Context, p *peer.Peer) (Pod, error) {
 	pod, err := s.cfg.Pods.Pod(ctx, p.PodUID, p.ContainerID)
 	switch {
 	case errors.Is(err, ErrUnknownPod):
-		return nil, Pod{}, refuse(codes.PermissionDenied, agentrpc.Reason_REASON_UNKNOWN_PEER, p.PodUID, "pod %s: %v", p.PodUID, err)
+		return Pod{}, refuse(codes.PermissionDenied, agentrpc.Reason_REASON_UNKNOWN_PEER, p.PodUID, "pod %s: %v", p.PodUID, err)
 	case err != nil:
-		return nil, Pod{}, refuse(codes.Unavailable, agentrpc.Reason_REASON_NOT_READY, p.PodUID, "pod %s: %v", p.PodUID, err)
+		return Pod{}, refuse(codes.Unavailable, agentrpc.Reason_REASON_NOT_READY, p.PodUID, "pod %s: %v", p.PodUID, err)
 	}
 	slices.Sort(pod.Units)
-	return p, pod, nil
+	return pod, nil
 }
 
 // GetInfo implements the API.

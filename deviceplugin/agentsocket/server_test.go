@@ -53,6 +53,13 @@ func (n *nics) SetVF(_ context.Context, _ VF, r *agentrpc.ConfigureVFRequest) er
 // serve runs a server in whose eyes this process is in a pod.
 func serve(t *testing.T, p pods, n *nics, cgroup string) *client.Client {
 	t.Helper()
+	return client.New(serveWith(t, p, n, cgroup, nil))
+}
+
+// serveWith is serve; it gives the socket's path. Beside it, fd.sock hands out what
+// open opens.
+func serveWith(t *testing.T, p pods, n *nics, cgroup string, open func() (*os.File, error)) string {
+	t.Helper()
 	proc := t.TempDir()
 	own := filepath.Join(proc, strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(own, 0o755); err != nil {
@@ -68,7 +75,7 @@ func serve(t *testing.T, p pods, n *nics, cgroup string) *client.Client {
 		}
 	}
 	dir := t.TempDir()
-	s := New(Config{Version: "v", Node: "n", Dir: dir, Name: "a.sock", Proc: proc, Pods: p, VFs: n})
+	s := New(Config{Version: "v", Node: "n", Dir: dir, Name: "a.sock", Proc: proc, Pods: p, VFs: n, IOMMUFDName: "fd.sock", OpenIOMMUFD: open})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -79,11 +86,11 @@ func serve(t *testing.T, p pods, n *nics, cgroup string) *client.Client {
 		}
 	})
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(dir, "a.sock")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "fd.sock")); err == nil {
 			break
 		}
 	}
-	return client.New(filepath.Join(dir, "a.sock"))
+	return filepath.Join(dir, "a.sock")
 }
 
 const inPod = "0::/kubepods/pod" + podUID + "/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n"

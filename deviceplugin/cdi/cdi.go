@@ -32,10 +32,13 @@ import (
 )
 
 // Device nodes of VFIO: the container's, and the start of a group's, which its
-// number follows.
+// number follows, and of a single device's. The kernel opens a device in one of the
+// two ways at a time, so having both gives nothing away; /dev/iommu comes from the
+// agent's socket (api/agentrpc/client).
 const (
 	ContainerNode = "/dev/vfio/vfio"
 	GroupNode     = "/dev/vfio/"
+	DeviceNode    = "/dev/vfio/devices/"
 )
 
 // FileName of the specification in the CDI folder.
@@ -47,6 +50,9 @@ type Unit struct {
 	ID string
 	// Group is the unit's IOMMU group now.
 	Group int
+	// VFIODevs are the members' nodes of iommufd's way, "vfio3"; empty where the
+	// kernel has none.
+	VFIODevs []string
 	// NoIOMMU uses the group nodes of VFIO's no-IOMMU mode. They give the guest's
 	// device all of the host's memory.
 	NoIOMMU bool
@@ -78,8 +84,12 @@ func Build(units []Unit, slots []Slot) ([]byte, error) {
 		if u.NoIOMMU {
 			group = GroupNode + "noiommu-" + strconv.Itoa(u.Group)
 		}
+		nodes := []*specs.DeviceNode{node(ContainerNode), node(group)}
+		for _, d := range u.VFIODevs {
+			nodes = append(nodes, node(DeviceNode+d))
+		}
 		spec.Devices = append(spec.Devices, specs.Device{Name: u.ID, ContainerEdits: specs.ContainerEdits{
-			DeviceNodes: []*specs.DeviceNode{node(ContainerNode), node(group)},
+			DeviceNodes: nodes,
 			Mounts:      []*specs.Mount{agentFolder()},
 		}})
 	}

@@ -49,12 +49,13 @@ func TestRuntimeReads(t *testing.T) {
 }
 
 func TestBuild(t *testing.T) {
-	spec, err := Build([]Unit{{ID: "0000:21:10.0", Group: 7}}, nil)
+	spec, err := Build([]Unit{{ID: "0000:21:10.0", Group: 7, VFIODevs: []string{"vfio3"}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `{"cdiVersion":"0.5.0","kind":"kubevfio.io/device","devices":[{"name":"0000:21:10.0","containerEdits":{` +
-		`"deviceNodes":[{"path":"/dev/vfio/vfio","hostPath":"/dev/vfio/vfio","permissions":"rw"},{"path":"/dev/vfio/7","hostPath":"/dev/vfio/7","permissions":"rw"}],` +
+		`"deviceNodes":[{"path":"/dev/vfio/vfio","hostPath":"/dev/vfio/vfio","permissions":"rw"},{"path":"/dev/vfio/7","hostPath":"/dev/vfio/7","permissions":"rw"},` +
+		`{"path":"/dev/vfio/devices/vfio3","hostPath":"/dev/vfio/devices/vfio3","permissions":"rw"}],` +
 		`"mounts":[{"hostPath":"/run/kubevfio","containerPath":"/run/kubevfio","options":["ro","nosuid","nodev","noexec","bind"]}]}}],"containerEdits":{}}` + "\n"
 	if d := cmp.Diff(want, string(spec)); d != "" {
 		t.Errorf("specification (-want +got):\n%s", d)
