@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/kubevfio/kubevfio/topology"
 	"golang.org/x/sys/unix"
@@ -112,10 +113,18 @@ func (w *sysfsWriter) free(fs ...*topology.Function) error {
 	return nil
 }
 
+// slowWrite is how long a write takes that is worth a line in the log.
+const slowWrite = time.Second
+
 func (w *sysfsWriter) write(ctx context.Context, a topology.Address, name, value string) error {
+	start := time.Now()
 	err := w.Attrs.WriteAttr(ctx, a, name, value)
-	w.Log.LogAttrs(ctx, slog.LevelDebug, "wrote sysfs attribute", slog.String("address", a.String()),
-		slog.String("name", name), slog.String("value", strings.TrimSpace(value)), slog.Any("error", err))
+	took, level := time.Since(start), slog.LevelDebug
+	if took >= slowWrite {
+		level = slog.LevelInfo // somebody will ask where the time went
+	}
+	w.Log.LogAttrs(ctx, level, "wrote sysfs attribute", slog.String("address", a.String()), slog.String("name", name),
+		slog.String("value", strings.TrimSpace(value)), slog.Float64("seconds", took.Seconds()), slog.Any("error", err))
 	return err
 }
 
