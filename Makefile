@@ -103,7 +103,7 @@ bench-launcher: prerequisites ## Start time against plain QEMU, memory and image
 .PHONY: build
 build: prerequisites ## Build all binaries into bin/
 	@mkdir -p bin
-	@CGO_ENABLED=0 go build -ldflags='-s -w' -o bin/ ./cmd/kubevfio-agent ./cmd/kubevfio-scheduler ./cmd/kubevfio-controller ./cmd/kubectl-vfio
+	@CGO_ENABLED=0 go build -ldflags='-s -w' -o bin/ ./cmd/kubevfio-agent ./cmd/kubevfio-write-attr ./cmd/kubevfio-scheduler ./cmd/kubevfio-controller ./cmd/kubectl-vfio
 	@CGO_ENABLED=1 go build -tags=libvirt_dlopen -ldflags='-s -w' -o bin/ ./cmd/kubevfio-launcher
 
 .PHONY: generate

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -36,11 +37,11 @@ func runCommand() *cobra.Command {
 			if cfg.REST, err = restConfig(kubeconfig); err != nil {
 				return err
 			}
-			self, err := os.Executable()
+			writer, err := writeCommand()
 			if err != nil {
-				return fmt.Errorf("own executable: %w", err)
+				return err
 			}
-			cfg.WriteCommand = []string{self}
+			cfg.WriteCommand = []string{writer}
 			if os.Getenv("GOGC") == "" {
 				// The agent is idle nearly always: memory is worth more than the
 				// time of its rare collections.
@@ -77,6 +78,20 @@ func runCommand() *cobra.Command {
 	f.DurationVar(&cfg.WriteLimit, "write-limit", 20*time.Second, "time after which a write to sysfs counts as stuck")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return c
+}
+
+// writeCommand is the small program that writes to sysfs, which the image has
+// beside the agent; without it the agent's own does it, and takes longer to start.
+func writeCommand() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("own executable: %w", err)
+	}
+	small := filepath.Join(filepath.Dir(self), "kubevfio-write-attr")
+	if _, err := os.Stat(small); err == nil {
+		return small, nil
+	}
+	return self, nil
 }
 
 func restConfig(kubeconfig string) (*rest.Config, error) {

@@ -21,7 +21,7 @@ type Options struct {
 // wants to write to a disk makes an overlay or a copy.
 type Set struct {
 	// Bin has the host path of every binary by name: etcd, kube-apiserver, kube-controller-manager, kube-proxy, kubectl,
-	// kubelet, containerd, containerd-shim-runc-v2, ctr, kubevfio-agent, kubevfio-scheduler, kubevfio-controller,
+	// kubelet, containerd, containerd-shim-runc-v2, ctr, kubevfio-agent, kubevfio-write-attr, kubevfio-scheduler, kubevfio-controller,
 	// kubevfio-launcher, kubectl-vfio, lab-node (init of the node VM, package test/lab/node), lab-guest (init of the guest,
 	// package test/lab/guest) and lab-pause. All are static, except kubevfio-launcher.
 	Bin map[string]string

@@ -38,6 +38,7 @@ func programGroups() []programGroup {
 	return []programGroup{
 		{name: "own", module: ".", stamped: true, programs: []program{
 			{"kubevfio-agent", "./cmd/kubevfio-agent"},
+			{"kubevfio-write-attr", "./cmd/kubevfio-write-attr"},
 			{"kubevfio-scheduler", "./cmd/kubevfio-scheduler"},
 			{"kubevfio-controller", "./cmd/kubevfio-controller"},
 			{"kubectl-vfio", "./cmd/kubectl-vfio"},

@@ -236,6 +236,11 @@ func (b *builder) images(ctx context.Context) ([]namedImage, error) {
 		spec := specs[0]
 		spec.name, spec.key = name, b.buildIDs[bin]
 		spec.files = map[string]string{bin: b.set.Bin[bin]}
+		if name == "agent" {
+			const writer = "kubevfio-write-attr"
+			spec.files[writer] = b.set.Bin[writer]
+			spec.key += "+" + b.buildIDs[writer]
+		}
 		spec.config = v1.Config{Entrypoint: []string{"/" + bin}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}
 		specs = append(specs, spec)
 	}
