@@ -173,7 +173,7 @@ func kubeletConfig(cfg Config) map[string]any {
 			"imagefs.available": "0%", "imagefs.inodesFree": "0%"},
 		"imageGCHighThresholdPercent": 100,
 		"imageGCLowThresholdPercent":  99,
-		"nodeStatusUpdateFrequency":   "2s",
+		"nodeStatusUpdateFrequency":   "1s",
 		"nodeStatusReportFrequency":   "5s",
 		"syncFrequency":               "20s",
 		"maxPods":                     60,
