@@ -34,8 +34,12 @@ type picture struct {
 	paused bool
 }
 
-// settle is how long the loop waits for more news before it looks.
-const settle = 150 * time.Millisecond
+const (
+	// settle is how long the loop waits for more news before it looks.
+	settle = 150 * time.Millisecond
+	// halfway is that time while devices are being prepared, unless that ends.
+	halfway = time.Second
+)
 
 // loop looks at the node whenever something has happened, and now and then.
 func (a *Agent) loop(ctx context.Context) error {
@@ -58,6 +62,16 @@ func (a *Agent) loop(ctx context.Context) error {
 	poll := time.NewTicker(a.cfg.Poll)
 	defer poll.Stop()
 	full := true
+	// finish takes what a preparation has done; it says whether to look again.
+	finish := func(r bind.Result) bool {
+		preparing = false
+		news := r.Changed || !sameReasons(prepared.Reasons, r.Reasons) || !asked
+		prepared, full = r, full || r.Changed
+		if !r.Retry.IsZero() {
+			time.AfterFunc(time.Until(r.Retry), a.kick)
+		}
+		return news
+	}
 	var p *picture // the last one that could be made
 	for ctx.Err() == nil {
 		now, err := a.look(ctx, full, prepared.Reasons)
@@ -81,12 +95,7 @@ func (a *Agent) loop(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			case r := <-a.done:
-				preparing = false
-				news = r.Changed || !sameReasons(prepared.Reasons, r.Reasons) || !asked
-				prepared, full = r, full || r.Changed
-				if !r.Retry.IsZero() {
-					time.AfterFunc(time.Until(r.Retry), a.kick)
-				}
+				news = finish(r)
 			case <-a.trigger:
 				news = true
 			case <-a.hands.changed():
@@ -96,7 +105,20 @@ func (a *Agent) loop(ctx context.Context) error {
 				news, full = true, true
 			}
 		}
-		pause(ctx, settle)
+		if preparing {
+			// Each function that comes or goes is news, and a look at each of these
+			// halves takes from what is being done its time.
+			select {
+			case r := <-a.done:
+				if !finish(r) {
+					pause(ctx, settle)
+				}
+			case <-time.After(halfway):
+			case <-ctx.Done():
+			}
+		} else {
+			pause(ctx, settle)
+		}
 		drain(a.trigger)
 		a.hands.take() // the look sees them
 	}

@@ -77,7 +77,7 @@ type Config struct {
 	// Steer asks kubelet to call GetPreferredAllocation, PreStart to call
 	// PreStartContainer.
 	Steer, PreStart bool
-	// Batch is the least time between two messages on a stream; default 1 s.
+	// Batch is the least time between two messages on a stream; default 500 ms.
 	// The first change after a quiet time waits a tenth of it.
 	Batch time.Duration
 	// Settle is how long kubelet has to notice the end of the former server
@@ -110,7 +110,7 @@ type Plugin struct {
 // New builds a plugin; it does nothing until Run.
 func New(cfg Config, h Handler) *Plugin {
 	if cfg.Batch == 0 {
-		cfg.Batch = time.Second
+		cfg.Batch = 500 * time.Millisecond
 	}
 	if cfg.Settle == 0 {
 		cfg.Settle = 300 * time.Millisecond
