@@ -59,6 +59,7 @@ func (a *Agent) countGrant(resource string, g handoff.Grant) {
 func (a *Agent) released(unit string, c handoff.Claim) {
 	a.cfg.Log.Info("unit is free again", "unit", unit, "resource", c.Resource, "pod", c.Namespace+"/"+c.Name)
 	a.keeper.Soil(unit)
+	a.binder.Freed()
 	a.gone.add(c.PodUID)
 	a.hands.add(c.Resource, unit)
 }
@@ -66,6 +67,9 @@ func (a *Agent) released(unit string, c handoff.Claim) {
 // cleaned hears of each reset between tenants.
 func (a *Agent) cleaned(unit string, d time.Duration, err error) {
 	a.metrics.Reset(unit, d, err)
+	if err == nil {
+		a.binder.Freed() // what was still open a moment ago is not now
+	}
 	a.hands.add("", unit)
 }
 

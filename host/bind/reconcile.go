@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kubevfio/kubevfio/host"
@@ -41,6 +42,7 @@ type Reconciler struct {
 	// ready are physical functions that were brought up since the start, with
 	// the number of VFs that they had.
 	ready map[topology.Address]int
+	freed atomic.Bool // see Freed
 }
 
 // failure is the last attempt at a device that failed.
@@ -49,6 +51,8 @@ type failure struct {
 	want   string
 	pause  time.Duration
 	next   time.Time
+	// inUse: somebody had the device.
+	inUse bool
 }
 
 // New makes a reconciler.
@@ -64,6 +68,10 @@ func New(c Config) *Reconciler {
 	}
 	return &Reconciler{cfg: c, failures: map[topology.Address]*failure{}, ready: map[topology.Address]int{}}
 }
+
+// Freed says that a device is no longer in use: at the next call those that were
+// are tried without waiting for their time. Safe for concurrent use.
+func (r *Reconciler) Freed() { r.freed.Store(true) }
 
 // Result is what a call did.
 type Result struct {
@@ -87,6 +95,13 @@ type job struct {
 // Reconcile makes the changes that the selection asks for. With paused it
 // changes nothing and says so where something is to be done.
 func (r *Reconciler) Reconcile(ctx context.Context, h *topology.Host, sel *pool.Selection, paused bool) Result {
+	if r.freed.Swap(false) {
+		for _, f := range r.failures {
+			if f.inUse {
+				f.next, f.pause = time.Time{}, firstPause/2
+			}
+		}
+	}
 	res := r.run(ctx, r.vfJobs(h, sel), paused)
 	if res.Changed {
 		// Units may consist of functions that came or went just now.
@@ -248,7 +263,7 @@ func (r *Reconciler) run(ctx context.Context, jobs []job, paused bool) Result {
 			// Once per reason, not once per attempt.
 			r.cfg.Log.Warn("cannot prepare device", "address", j.id.String(), "for", j.want, "error", err)
 		}
-		f.reason = err.Error()
+		f.reason, f.inUse = err.Error(), errors.Is(err, host.ErrInUse)
 		f.pause = min(2*f.pause, lastPause)
 		f.next = r.cfg.Now().Add(f.pause)
 		res.Reasons[j.id] = f.reason

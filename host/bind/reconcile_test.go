@@ -193,6 +193,38 @@ func TestPausesBetweenFailures(t *testing.T) {
 	}
 }
 
+// TestFreed: what was in use is tried as soon as somebody lets go, what failed for
+// another reason is not.
+func TestFreed(t *testing.T) {
+	r := newRig(t, hosttest.Desktop(), gpuPool())
+	why := "pod ns/vm holds it"
+	r.r = bind.New(bind.Config{
+		Writer: host.NewWriter(host.WriterConfig{FS: r.k.Tree, Attrs: r.k, State: r.st, Busy: func(topology.Address) string { return why }}),
+		Now:    func() time.Time { return r.now },
+	})
+	if res := r.settle(); len(res.Reasons) != 1 || !res.Retry.Equal(r.now.Add(10*time.Second)) {
+		t.Fatalf("reasons %v, retry %v", res.Reasons, res.Retry)
+	}
+	r.r.Freed() // by somebody else
+	if res := r.settle(); len(res.Reasons) != 1 || !res.Retry.Equal(r.now.Add(10*time.Second)) {
+		t.Errorf("still in use: reasons %v, retry %v", res.Reasons, res.Retry)
+	}
+	why = ""
+	if res := r.settle(); len(res.Reasons) != 1 {
+		t.Errorf("nobody has said that it is free, and it was tried: %v", res.Reasons)
+	}
+	r.k.Refuse("vfio-pci")
+	r.r.Freed()
+	if res := r.settle(); len(res.Reasons) != 1 || len(r.k.Writes()) == 0 {
+		t.Fatalf("not tried: %v", res.Reasons)
+	}
+	n := len(r.k.Writes())
+	r.r.Freed()
+	if r.settle(); len(r.k.Writes()) != n {
+		t.Errorf("tried although it was the kernel that refused: %v", r.k.Writes()[n:])
+	}
+}
+
 func TestPaused(t *testing.T) {
 	r := newRig(t, hosttest.Desktop(), gpuPool())
 	h, s := r.look()
