@@ -106,7 +106,7 @@ func (e *early) prepare(ctx context.Context, m *plan) bind.Result {
 	e.log.Info("the node has booted: preparing its devices as they were", "pools", len(pools))
 	var before *topology.Host
 	var res bind.Result
-	for range 3 { // virtual functions first, then what is bound
+	for range 2 { // virtual functions first, then what is bound
 		h, err := host.Read(ctx, e.fs)
 		if err != nil {
 			e.log.Warn("cannot read the host; waiting for the API server", "err", err)

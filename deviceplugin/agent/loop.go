@@ -39,6 +39,8 @@ const (
 	settle = 150 * time.Millisecond
 	// halfway is that time while devices are being prepared, unless that ends.
 	halfway = time.Second
+	// earlyLimit is how long the first look waits for what is prepared at boot.
+	earlyLimit = 5 * time.Second
 )
 
 // loop looks at the node whenever something has happened, and now and then.
@@ -71,6 +73,16 @@ func (a *Agent) loop(ctx context.Context) error {
 			time.AfterFunc(time.Until(r.Retry), a.kick)
 		}
 		return news
+	}
+	if preparing {
+		// A look now would tell everybody of devices that are not there yet, and take
+		// processor time from their preparation on a node that has none to spare.
+		select {
+		case r := <-a.done:
+			finish(r)
+		case <-time.After(earlyLimit):
+		case <-ctx.Done():
+		}
 	}
 	var p *picture // the last one that could be made
 	for ctx.Err() == nil {
