@@ -81,6 +81,7 @@ type Agent struct {
 	policy           v1alpha1.KubeletPolicy // kubelet's last answer
 	spoken           map[string]bool        // pools whose status has our entry
 	boot, remembered string                 // boot ID, saved ledger
+	preparing        bool                   // begin has started to prepare the node
 
 	mu      sync.Mutex
 	picture *picture // the last look, immutable
@@ -224,6 +225,7 @@ func (a *Agent) buildClients() error {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	a.begin(ctx)
 	a.startEvents()
 	defer a.eventing.Shutdown()
 	defer a.resources.Close() //nolint:errcheck // the process ends

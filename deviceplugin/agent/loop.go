@@ -43,19 +43,24 @@ const (
 	earlyLimit = 5 * time.Second
 )
 
-// loop looks at the node whenever something has happened, and now and then.
-func (a *Agent) loop(ctx context.Context) error {
+// begin starts to prepare a node that has booted, before anything that needs the
+// API server.
+func (a *Agent) begin(ctx context.Context) {
 	boot, err := fs.ReadFile(a.fs, "proc/sys/kernel/random/boot_id")
 	if err != nil {
 		a.cfg.Log.Warn("cannot read the boot ID", "err", err)
 	}
 	a.boot = string(boot)
-	var prepared bind.Result // outcome of the last preparation
-	preparing, asked := false, false
 	if plan := a.early.due(a.boot); plan != nil {
-		preparing = true
+		a.preparing = true
 		go func() { a.done <- a.early.prepare(ctx, plan) }()
 	}
+}
+
+// loop looks at the node whenever something has happened, and now and then.
+func (a *Agent) loop(ctx context.Context) error {
+	var prepared bind.Result // outcome of the last preparation
+	preparing, asked := a.preparing, false
 	if !a.cache.WaitForCacheSync(ctx) {
 		return ctx.Err()
 	}
