@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -188,13 +189,13 @@ func (a *Agent) buildClients() error {
 	if a.kube, err = kubernetes.NewForConfig(a.cfg.REST); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	direct, err := client.New(a.cfg.REST, client.Options{Scheme: scheme})
+	direct, err := client.New(a.cfg.REST, client.Options{Scheme: scheme, Mapper: mapper()})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	a.publisher = publish.New(direct)
 	a.cache, err = cache.New(a.cfg.REST, cache.Options{
-		Scheme: scheme,
+		Scheme: scheme, Mapper: mapper(),
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Node{}: {Field: fields.OneTermEqualSelector("metadata.name", a.cfg.Node)},
 		},
@@ -218,6 +219,17 @@ func (a *Agent) buildClients() error {
 	a.eventing = record.NewBroadcaster()
 	a.events = a.eventing.NewRecorder(scheme, corev1.EventSource{Component: "kubevfio-agent", Host: a.cfg.Node})
 	return nil
+}
+
+// mapper knows the few types that the agent reads and writes. Asking the API server
+// for them would keep the agent from starting while that does not answer.
+func mapper() meta.RESTMapper {
+	m := meta.NewDefaultRESTMapper(nil)
+	m.Add(corev1.SchemeGroupVersion.WithKind("Node"), meta.RESTScopeRoot)
+	for _, kind := range []string{"DevicePool", "NodeInventory", "NodeUsage"} {
+		m.Add(v1alpha1.GroupVersion.WithKind(kind), meta.RESTScopeRoot)
+	}
+	return m
 }
 
 // Run works until ctx ends. It returns an error when a part that nothing else
