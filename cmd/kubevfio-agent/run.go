@@ -48,7 +48,7 @@ func runCommand() *cobra.Command {
 				debug.SetGCPercent(40)
 			}
 			cfg.Version = version()
-			a, err := agent.New(cfg)
+			a, err := agent.New(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -66,6 +67,7 @@ type Agent struct {
 	resources *podsource.PodResources
 
 	ledger  *handoff.Ledger
+	owners  atomic.Pointer[handoff.Ledger] // ledger, for what begins before it is made
 	keeper  *tenancy.Keeper
 	told    toldGroups
 	gone    departed
@@ -90,9 +92,9 @@ type Agent struct {
 	served  []*plugin.Plugin
 }
 
-// New builds the agent; it reads its state files and makes clients, and touches
-// nothing else.
-func New(cfg Config) (*Agent, error) {
+// New builds the agent: it reads its state files and makes clients. On a node that has
+// booted it begins to prepare the devices, until ctx ends; else it touches nothing.
+func New(ctx context.Context, cfg Config) (*Agent, error) {
 	cfg.defaults()
 	if cfg.Node == "" || cfg.REST == nil || len(cfg.WriteCommand) == 0 {
 		return nil, fmt.Errorf("%w: node name, API server and write command are needed", ErrConfig)
@@ -114,6 +116,8 @@ func New(cfg Config) (*Agent, error) {
 	if err := a.buildHost(); err != nil {
 		return nil, err
 	}
+	// On a booting node the clients alone take a second.
+	a.begin(ctx)
 	if err := a.buildClients(); err != nil {
 		return nil, err
 	}
@@ -124,6 +128,7 @@ func New(cfg Config) (*Agent, error) {
 		Node: cfg.Node, Kubelet: a.kubeletSource(), Informer: a.pods, Changed: a.pods.Changed, Holders: a.resources,
 		Report: a.report, Released: a.released, Log: cfg.Log.With("part", "handoff"),
 	})
+	a.owners.Store(a.ledger)
 	a.metrics.CountUnits(a.countUnits)
 	a.watcher = plugin.NewWatcher(cfg.PluginDir, time.Second, cfg.Log.With("part", "plugin"))
 	return a, nil
@@ -237,7 +242,6 @@ func mapper() meta.RESTMapper {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	a.begin(ctx)
 	a.startEvents()
 	defer a.eventing.Shutdown()
 	defer a.resources.Close() //nolint:errcheck // the process ends
@@ -364,7 +368,11 @@ func (a *Agent) busy(f topology.Address) string {
 			unit = u.ID.String()
 		}
 	}
-	if c, ok := a.ledger.Owner(unit); ok {
+	l := a.owners.Load()
+	if l == nil {
+		return "" // the node has booted: nobody has anything yet
+	}
+	if c, ok := l.Owner(unit); ok {
 		return fmt.Sprintf("pod %s/%s holds it", c.Namespace, c.Name)
 	}
 	return ""

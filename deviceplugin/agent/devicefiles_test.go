@@ -103,7 +103,7 @@ func TestToldGroupsBadFile(t *testing.T) {
 }
 
 func TestDeviceFilesSetting(t *testing.T) {
-	_, err := New(Config{Node: "n", REST: &rest.Config{}, DeviceFiles: "both", WriteCommand: []string{"x"}})
+	_, err := New(t.Context(), Config{Node: "n", REST: &rest.Config{}, DeviceFiles: "both", WriteCommand: []string{"x"}})
 	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), `"both"`) {
 		t.Errorf("error = %v", err)
 	}

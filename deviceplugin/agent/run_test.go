@@ -56,7 +56,9 @@ func TestRunWithoutAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log lines
-	a, err := New(Config{
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	a, err := New(ctx, Config{
 		Node: "n", REST: &rest.Config{Host: "https://127.0.0.1:1"}, WriteCommand: []string{"/nonexistent"},
 		HostRoot: at("host"), HostDev: at("dev"), PluginDir: at("plugins"), PodResources: at("none.sock"), SeccompDir: at("seccomp"),
 		CDIDir: at("cdi"), RunDir: at("run"), StateDir: at("state"), Metrics: "-", Log: slog.New(slog.NewTextHandler(&log, nil)),
@@ -64,7 +66,6 @@ func TestRunWithoutAPIServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	// Its node was prepared in an earlier boot: that begins at once.
