@@ -38,7 +38,7 @@ func OpenIOMMUFD(ctx context.Context, socket string) (*os.File, error) {
 	if err != nil {
 		return fail(err)
 	}
-	defer conn.Close() //nolint:errcheck // nothing is written
+	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var head [1]byte
