@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,9 +39,9 @@ func TestIOMMUFD(t *testing.T) {
 		"kernel refuses": {pods: pods{pod: holder}, cgroup: inPod, open: unix.EPERM, reason: agentrpc.Reason_REASON_KERNEL, says: "operation not permitted"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			opened := 0
+			var opened atomic.Int32
 			socket := serveWith(t, tc.pods, &nics{}, tc.cgroup, func() (*os.File, error) {
-				if opened++; tc.open != nil {
+				if opened.Add(1); tc.open != nil {
 					return nil, tc.open
 				}
 				f := filepath.Join(t.TempDir(), "iommu")
@@ -64,8 +65,8 @@ func TestIOMMUFD(t *testing.T) {
 				if err != nil || flags&unix.FD_CLOEXEC == 0 {
 					t.Errorf("flags %x, %v: a child would inherit it", flags, err)
 				}
-				if err := file.Close(); err != nil || opened != i+1 {
-					t.Errorf("opened %d times after %d calls, %v", opened, i+1, err)
+				if err := file.Close(); err != nil || int(opened.Load()) != i+1 {
+					t.Errorf("opened %d times after %d calls, %v", opened.Load(), i+1, err)
 				}
 			}
 		})
