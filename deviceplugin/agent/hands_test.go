@@ -134,3 +134,32 @@ func TestHanded(t *testing.T) {
 		t.Error("settled without a look at the node")
 	}
 }
+
+// TestDeviceNodes: a unit's nodes of iommufd's way are those that the host has.
+func TestDeviceNodes(t *testing.T) {
+	a, p, well, other, _ := handing(t)
+	name := p.host.Function(well).VFIODev
+	if name == "" {
+		t.Fatal("the test's kernel has no iommufd")
+	}
+	if got := a.deviceNodes(p, p.unitOf[well]); len(got) > 0 {
+		t.Errorf("without a node: %v", got)
+	}
+	dir := filepath.Join(a.cfg.HostDev, "vfio", "devices")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.deviceNodes(p, p.unitOf[well]); len(got) != 1 || got[0] != name {
+		t.Errorf("got %v, want %s", got, name)
+	}
+	if got := a.deviceNodes(p, p.unitOf[other]); len(got) > 0 {
+		t.Errorf("of a unit that VFIO does not have: %v", got)
+	}
+	p.host.IOMMUFD = false
+	if got := a.deviceNodes(p, p.unitOf[well]); len(got) > 0 {
+		t.Errorf("without iommufd: %v", got)
+	}
+}
