@@ -30,7 +30,7 @@ type Config struct {
 	// TokenFile and KubeletCA are for kubelet's API at NodeIP:KubeletPort.
 	TokenFile, KubeletCA string
 	KubeletPort          int
-	// WriteCommand is how the agent runs itself for writes to sysfs.
+	// WriteCommand is the program that makes writes to sysfs (host.WriteAttrMain).
 	WriteCommand []string
 	// Metrics is the address of metrics and probes; with CertFile and KeyFile by
 	// TLS.

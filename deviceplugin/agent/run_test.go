@@ -1,14 +1,12 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,24 +14,6 @@ import (
 
 	"github.com/kubevfio/kubevfio/host/hosttest"
 )
-
-// lines is a log that may be read while it is written.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), text)
-}
 
 // TestRunWithoutAPIServer: an agent that starts before the API server answers waits
 // for it and does not end.
@@ -55,13 +35,24 @@ func TestRunWithoutAPIServer(t *testing.T) {
 	if err := os.WriteFile(at("state/pools.json"), []byte(plan), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var log lines
+	log, err := os.Create(at("log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	said := func(text string) bool {
+		b, err := os.ReadFile(log.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(b), text)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	a, err := New(ctx, Config{
 		Node: "n", REST: &rest.Config{Host: "https://127.0.0.1:1"}, WriteCommand: []string{"/nonexistent"},
 		HostRoot: at("host"), HostDev: at("dev"), PluginDir: at("plugins"), PodResources: at("none.sock"), SeccompDir: at("seccomp"),
-		CDIDir: at("cdi"), RunDir: at("run"), StateDir: at("state"), Metrics: "-", Log: slog.New(slog.NewTextHandler(&log, nil)),
+		CDIDir: at("cdi"), RunDir: at("run"), StateDir: at("state"), Metrics: "-", Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +60,7 @@ func TestRunWithoutAPIServer(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	// Its node was prepared in an earlier boot: that begins at once.
-	for deadline := time.Now().Add(20 * time.Second); log.count("preparing its devices") == 0; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !said("preparing its devices"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the node is not prepared")
 		}

@@ -29,6 +29,8 @@ const (
 	iommufdLimit = 5 * time.Second
 	// iommufdClients may wait for theirs at a time.
 	iommufdClients = 16
+	// iommufdPause is the wait after a client that could not be accepted.
+	iommufdPause = time.Second
 )
 
 func (s *Server) serveIOMMUFD(ctx context.Context, l *net.UnixListener) {
@@ -36,10 +38,13 @@ func (s *Server) serveIOMMUFD(ctx context.Context, l *net.UnixListener) {
 	for {
 		c, err := l.AcceptUnix()
 		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				s.cfg.Log.Error("the socket for /dev/iommu ended", "err", err)
+			if errors.Is(err, net.ErrClosed) {
+				return
 			}
-			return
+			// Too many open files, for example: that passes.
+			s.cfg.Log.Error("cannot accept a client for /dev/iommu, trying again", "err", err)
+			time.Sleep(iommufdPause)
+			continue
 		}
 		slots <- struct{}{}
 		go func() {

@@ -19,4 +19,7 @@
 //     of every pod on the node: handlers get a context that ends after a second.
 //   - Each ListAndWatch message makes kubelet rewrite its checkpoint: only changes
 //     are sent, in batches.
+//   - GetPreferredAllocation names every free device, thousands of them: the
+//     question is read as one piece of memory, and what calls leave behind is
+//     collected between admissions, not during the next.
 package plugin

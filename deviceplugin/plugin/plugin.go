@@ -32,7 +32,8 @@ func (d Device) equal(o Device) bool {
 // attempt to start a container, which kubelet repeats.
 type Handler interface {
 	// Preferred returns exactly size of the available IDs, including all of
-	// must.
+	// must. The IDs of a question are parts of one text: who keeps one after the
+	// call keeps that memory.
 	Preferred(ctx context.Context, available, must []string, size int) ([]string, error)
 	// Allocate says what the container gets for these IDs.
 	Allocate(ctx context.Context, ids []string) (*pluginapi.ContainerAllocateResponse, error)

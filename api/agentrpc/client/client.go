@@ -42,24 +42,34 @@ func New(socket string) *Client { return &Client{socket: socket} }
 // call dials, runs f and closes. The kernel's peer credentials are those of
 // this process: call it from the process that the request is about.
 func (c *Client) call(ctx context.Context, what string, f func(context.Context, agentrpc.AgentClient) error) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	conn, err := grpc.NewClient("unix:"+c.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("%w: %s: %s: %w", ErrUnavailable, what, c.socket, err)
 	}
 	defer conn.Close() //nolint:errcheck // nothing is buffered after the answer
 	if err := f(ctx, agentrpc.NewAgentClient(conn)); err != nil {
-		switch status.Code(err) {
-		case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-			return fmt.Errorf("%w: %s: %s: %w", ErrUnavailable, what, c.socket, err)
-		}
-		return fmt.Errorf("%w: %s: %w", ErrRefused, what, err)
+		return classed(what, c.socket, err)
 	}
 	return nil
+}
+
+// bounded gives a context with a deadline.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, DefaultTimeout)
+}
+
+// classed puts the error of a gRPC status into its class.
+func classed(what, socket string, err error) error {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return fmt.Errorf("%w: %s: %s: %w", ErrUnavailable, what, socket, err)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrRefused, what, err)
 }
 
 // GetInfo asks who the agent is and whom it takes this process for.

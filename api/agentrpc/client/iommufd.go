@@ -26,13 +26,11 @@ const maxRefusal = 64 << 10
 // calls; where the kernel has no iommufd the refusal's reason is
 // REASON_NOT_SUPPORTED.
 func OpenIOMMUFD(ctx context.Context, socket string) (*os.File, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
-		defer cancel()
-	}
+	const what = "open /dev/iommu"
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	fail := func(err error) (*os.File, error) {
-		return nil, fmt.Errorf("%w: open /dev/iommu: %s: %w", ErrUnavailable, socket, err)
+		return nil, fmt.Errorf("%w: %s: %s: %w", ErrUnavailable, what, socket, err)
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err != nil {
@@ -64,7 +62,7 @@ func OpenIOMMUFD(ctx context.Context, socket string) (*os.File, error) {
 		if err != nil {
 			return fail(err)
 		}
-		return nil, fmt.Errorf("%w: open /dev/iommu: %w", ErrRefused, status.ErrorProto(&s))
+		return nil, classed(what, socket, status.ErrorProto(&s))
 	}
 	return fail(fmt.Errorf("an answer that is none: %d bytes, %q", n, head[:n]))
 }

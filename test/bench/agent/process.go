@@ -93,7 +93,7 @@ func process(ctx context.Context, work, root, logFile string, vfs, calls int, id
 		"--host-root", root, "--host-dev", at("dev"), "--device-plugin-dir", at("plugins"), "--pod-resources-socket", at("resources.sock"),
 		"--seccomp-dir", at("seccomp"), "--cdi-dir", at("cdi"), "--run-dir", at("run"), "--state-dir", at("state"), "--token-file", at("token"),
 		"--metrics-address", "127.0.0.1:0")
-	agent.Env = append(os.Environ(), "GOMEMLIMIT=160MiB")
+	agent.Env = append(os.Environ(), "GOMEMLIMIT=160MiB") // as in manifests/agent
 	agent.Stdout, agent.Stderr = log, log
 	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	start := time.Now()
@@ -135,16 +135,15 @@ func objects(ctx context.Context, s *apiserver.Server) error {
 		ResourceName: resource, Driver: "keep", Reset: "Never",
 		Selectors: []v1alpha1.DeviceSelector{{Vendors: []string{"15b3"}, Devices: []string{"101e"}}},
 	}}
-	return errors.Join(s.Admin.Create(ctx, node), s.Admin.Create(ctx, pool), s.Admin.Create(ctx, news("")))
+	return errors.Join(s.Admin.Create(ctx, node), s.Admin.Create(ctx, pool), s.Admin.Create(ctx, news()))
 }
 
 // news is a pod of another workload in the API server. Its changes are the only
 // ones that the agent's watch of pods sees, and make it look for pods that have
 // ended.
-func news(text string) *corev1.Pod {
+func news() *corev1.Pod {
 	p := newPod("news")
 	p.UID, p.Namespace = "", "default"
-	p.Annotations = map[string]string{"news": text}
 	return p
 }
 
@@ -231,7 +230,7 @@ func admissions(ctx context.Context, k *kubelet, api client.Client, n int) (pref
 		if i%collectEvery == 0 {
 			runtime.GC()
 			patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{"news":"%d"}}}`, i))
-			if err := api.Patch(ctx, news(""), patch); err != nil {
+			if err := api.Patch(ctx, news(), patch); err != nil {
 				return nil, nil, fmt.Errorf("change a pod: %w", err)
 			}
 		}
