@@ -26,7 +26,7 @@ type Writer interface {
 	// On failure the former driver is bound again.
 	Bind(ctx context.Context, a topology.Address, driver string) error
 	// SetVFs makes a physical function have n virtual functions, not bound to
-	// any driver, and brings its interfaces up.
+	// any driver.
 	SetVFs(ctx context.Context, pf topology.Address, n int) error
 	// Reset resets the functions of a unit, all of them, so that nothing of the
 	// last tenant stays, and checks that they answer.
@@ -43,9 +43,6 @@ type WriterConfig struct {
 	// Modprobe loads a module into the host's kernel; nil when modules need no
 	// loading.
 	Modprobe func(ctx context.Context, module string) error
-	// LinkUp brings an interface of the host's network namespace up; nil leaves
-	// interfaces alone.
-	LinkUp func(ctx context.Context, ifname string) error
 	// Busy says why a function must not be touched that the host itself does
 	// not know: the pod that holds it. Nil when there is no such knowledge.
 	Busy func(a topology.Address) string
@@ -317,7 +314,7 @@ func (w *sysfsWriter) SetVFs(ctx context.Context, a topology.Address, n int) err
 		return refuse(a, ErrUnsupported, "the kernel does not say how many virtual functions it has (sriov_numvfs)")
 	}
 	if pf.NumVFs == n {
-		return w.linksUp(ctx, &pf)
+		return nil
 	}
 	if why := w.busy(a); why != "" {
 		return refuse(a, ErrInUse, why)
@@ -362,7 +359,7 @@ func (w *sysfsWriter) SetVFs(ctx context.Context, a topology.Address, n int) err
 			return err
 		}
 	}
-	return w.linksUp(ctx, &pf)
+	return nil
 }
 
 func (w *sysfsWriter) busy(a topology.Address) string {
@@ -400,20 +397,6 @@ func (w *sysfsWriter) resize(ctx context.Context, pf *topology.Function, from, t
 	}
 	if now.NumVFs != to {
 		return refuse(pf.Address, ErrRefused, fmt.Sprintf("%d virtual functions asked for, the kernel made %d", to, now.NumVFs))
-	}
-	return nil
-}
-
-// linksUp brings the PF's interfaces up: VFs of most NICs have no carrier while
-// their physical function is down.
-func (w *sysfsWriter) linksUp(ctx context.Context, pf *topology.Function) error {
-	if w.LinkUp == nil {
-		return nil
-	}
-	for _, n := range pf.Net {
-		if err := w.LinkUp(ctx, n); err != nil {
-			return refuse(pf.Address, ErrRefused, fmt.Sprintf("bring interface %s up: %v", n, err))
-		}
 	}
 	return nil
 }

@@ -43,7 +43,6 @@ func (r *rig) restart() {
 	r.w = host.NewWriter(host.WriterConfig{
 		FS: r.k.Tree, Attrs: r.k, State: st,
 		Modprobe: func(_ context.Context, m string) error { r.loaded = append(r.loaded, m); return nil },
-		LinkUp:   func(_ context.Context, n string) error { r.up = append(r.up, n); return nil },
 		Busy:     func(a topology.Address) string { return r.busy[a] },
 	})
 }
@@ -250,9 +249,6 @@ func TestSetVFs(t *testing.T) {
 		if d := r.function(v.String()).Driver; d != "" {
 			t.Errorf("new VF %s was taken by %q", v, d)
 		}
-	}
-	if !slices.Equal(r.up, []string{"enp65s0"}) {
-		t.Errorf("interfaces brought up: %v", r.up)
 	}
 	if err := r.bind(f.VFs[1].String(), "vfio-pci"); err != nil {
 		t.Errorf("bind a new VF: %v", err)

@@ -170,14 +170,16 @@ func (a *Agent) buildHost() error {
 	a.writes = host.NewProcessWriter(a.cfg.HostRoot, a.cfg.WriteCommand, a.cfg.WriteLimit)
 	a.writer = host.NewWriter(host.WriterConfig{
 		FS: a.fs, Attrs: a.writes, State: a.state, Modprobe: a.modprobe,
-		LinkUp: func(_ context.Context, name string) error { return a.net.Up(name) },
-		Busy:   a.busy, Log: a.cfg.Log.With("part", "host"),
+		Busy: a.busy, Log: a.cfg.Log.With("part", "host"),
 	})
 	variants, err := host.ReadVariants(a.fs, host.Dir(filepath.Join(a.cfg.Proc, "1/root")))
 	if err != nil {
 		a.cfg.Log.Info("no list of VFIO variant drivers: driver \"auto\" means vfio-pci", "err", err)
 	}
-	a.binder = bind.New(bind.Config{Writer: a.writer, Variants: variants, Log: a.cfg.Log.With("part", "bind")})
+	a.binder = bind.New(bind.Config{
+		Writer: a.writer, Variants: variants, Log: a.cfg.Log.With("part", "bind"),
+		LinkUp: func(_ context.Context, name string) error { return a.net.Up(name) },
+	})
 	a.early = &early{
 		file: filepath.Join(a.cfg.StateDir, "pools.json"), fs: a.fs, state: a.state, writer: a.writer, binder: a.binder,
 		log: a.cfg.Log.With("part", "early"),

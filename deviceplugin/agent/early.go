@@ -36,9 +36,8 @@ type early struct {
 	binder *bind.Reconciler
 	log    *slog.Logger
 
-	kept  string                   // the file's content
-	bound []topology.Address       // by us, before the pools spoke
-	vfs   map[topology.Address]int // physical functions that we gave VFs, and their number before
+	kept   string         // the file's content
+	before *topology.Host // what was changed before the pools spoke, as it was; nil when nothing was
 }
 
 // plan is what the pools asked of this node.
@@ -129,37 +128,37 @@ func (e *early) prepare(ctx context.Context, m *plan) bind.Result {
 			break
 		}
 	}
-	if before != nil && res.Changed {
-		e.account(ctx, before)
+	if res.Changed {
+		e.before = before
 	}
 	return res
 }
 
-// account finds out what was changed since a reading.
-func (e *early) account(ctx context.Context, before *topology.Host) {
-	after, err := host.Read(ctx, e.fs)
-	if err != nil {
-		e.log.Warn("cannot tell what was prepared at boot: it stays as it is, also where no pool asks for it any more", "err", err)
-		return
-	}
-	e.vfs = map[topology.Address]int{}
+// account finds out what was changed since the node booted: functions that were
+// bound, and physical functions with the number of VFs that they had before.
+func (e *early) account(after *topology.Host) (bound []topology.Address, vfs map[topology.Address]int) {
+	vfs = map[topology.Address]int{}
 	for i := range after.Functions {
 		f := &after.Functions[i]
-		was := before.Function(f.Address)
+		was := e.before.Function(f.Address)
 		if f.VFIO() && (was == nil || !was.VFIO()) {
-			e.bound = append(e.bound, f.Address)
+			bound = append(bound, f.Address)
 		}
 		if was != nil && f.NumVFs != was.NumVFs {
-			e.vfs[f.Address] = was.NumVFs
+			vfs[f.Address] = was.NumVFs
 		}
 	}
+	return bound, vfs
 }
 
 // takeBack undoes what was done early and no pool asks for; it says whether it
-// changed the host. The first selection by the pools' own word decides.
-func (e *early) takeBack(ctx context.Context, sel *pool.Selection, paused bool) bool {
-	bound, vfs := e.bound, e.vfs
-	e.bound, e.vfs = nil, nil
+// changed the host. The first selection by the pools' own word decides, made of h.
+func (e *early) takeBack(ctx context.Context, h *topology.Host, sel *pool.Selection, paused bool) bool {
+	if e.before == nil {
+		return false
+	}
+	bound, vfs := e.account(h)
+	e.before = nil
 	for i := range sel.Pools {
 		for _, o := range sel.Pools[i].Offers {
 			bound = slices.DeleteFunc(bound, func(a topology.Address) bool { return slices.Contains(o.Unit.Members, a) })

@@ -142,12 +142,12 @@ func TestEarly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, e := boot(t)
-			_, sel := e.selected(t, tc.pools)
-			e.takeBack(ctx, &sel, tc.paused)
+			h, sel := e.selected(t, tc.pools)
+			e.takeBack(ctx, h, &sel, tc.paused)
 			if got := drivers(t, k); got != tc.want {
 				t.Errorf("drivers %s, want %s", got, tc.want)
 			}
-			if e.takeBack(ctx, &pool.Selection{}, false) {
+			if e.takeBack(ctx, h, &pool.Selection{}, false) {
 				t.Error("taken back twice")
 			}
 		})

@@ -22,7 +22,10 @@ type Config struct {
 	// Variants of the running kernel, for pools with driver "auto"; nil binds
 	// vfio-pci for them.
 	Variants *host.Variants
-	// Parallel is how many devices are worked on at once, 4 when zero.
+	// LinkUp brings an interface of the host's network namespace up; nil leaves
+	// interfaces alone.
+	LinkUp func(ctx context.Context, ifname string) error
+	// Parallel is how many units are bound at once, 4 when zero.
 	Parallel int
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
@@ -39,9 +42,9 @@ const (
 type Reconciler struct {
 	cfg      Config
 	failures map[topology.Address]*failure
-	// ready are physical functions that were brought up since the start, with
-	// the number of VFs that they had.
-	ready map[topology.Address]int
+	// up are physical functions whose interfaces were brought up since the start,
+	// with the number of VFs that they had.
+	up    map[topology.Address]int
 	freed atomic.Bool // see Freed
 }
 
@@ -66,7 +69,7 @@ func New(c Config) *Reconciler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Reconciler{cfg: c, failures: map[topology.Address]*failure{}, ready: map[topology.Address]int{}}
+	return &Reconciler{cfg: c, failures: map[topology.Address]*failure{}, up: map[topology.Address]int{}}
 }
 
 // Freed says that a device is no longer in use: at the next call those that were
@@ -90,6 +93,9 @@ type job struct {
 	want string // tells whether a failure is of the same wish
 	do   func(context.Context) error
 	ok   func() // called after success, by one goroutine; may be nil
+	// waits: for the kernel's locks and a card's own pauses rather than for the
+	// processor, so that it holds nobody up.
+	waits bool
 }
 
 // Reconcile makes the changes that the selection asks for. With paused it
@@ -102,21 +108,41 @@ func (r *Reconciler) Reconcile(ctx context.Context, h *topology.Host, sel *pool.
 			}
 		}
 	}
-	res := r.run(ctx, r.vfJobs(h, sel), paused)
-	if res.Changed {
-		// Units may consist of functions that came or went just now.
-		return res
+	want := vfWishes(h, sel)
+	vfs, moving := r.vfJobs(h, want)
+	still := func(u *topology.Unit) bool { return !dependsOn(h, u, moving) }
+	jobs := append(vfs, r.unitJobs(h, sel, still)...)
+	if !paused { // most are up, and nothing is to be done
+		jobs = append(jobs, r.linkJobs(h, want)...)
 	}
-	units := r.run(ctx, r.unitJobs(h, sel), paused)
-	maps.Copy(units.Reasons, res.Reasons)
-	if !res.Retry.IsZero() {
-		units.retryAt(res.Retry)
+	res := r.run(ctx, jobs, paused)
+	// Where the number of virtual functions stays as it is after all, those that are
+	// there are of use.
+	failed := map[topology.Address]bool{}
+	for pf := range moving {
+		if _, ok := res.Reasons[pf]; ok {
+			failed[pf] = true
+		}
 	}
-	return units
+	if len(failed) > 0 {
+		res.add(r.run(ctx, r.unitJobs(h, sel, func(u *topology.Unit) bool { return dependsOn(h, u, failed) }), paused))
+	}
+	return res
 }
 
-func (r *Reconciler) vfJobs(h *topology.Host, sel *pool.Selection) []job {
-	// The first pool that names a number decides; 0 takes what is there.
+// dependsOn tells whether a unit has one of these physical functions, or virtual
+// functions of one. A function that comes to a unit by the making of virtual ones
+// shares a group with their physical function.
+func dependsOn(h *topology.Host, u *topology.Unit, pfs map[topology.Address]bool) bool {
+	return slices.ContainsFunc(u.Members, func(m topology.Address) bool {
+		f := h.Function(m)
+		return pfs[m] || f != nil && f.PF != nil && pfs[*f.PF]
+	})
+}
+
+// vfWishes says how many VFs each physical function shall have. The first pool
+// that names a number decides; what no pool names stays as it is.
+func vfWishes(h *topology.Host, sel *pool.Selection) map[topology.Address]int {
 	want := map[topology.Address]int{}
 	for i := range sel.Pools {
 		for _, p := range sel.Pools[i].PFs {
@@ -125,30 +151,72 @@ func (r *Reconciler) vfJobs(h *topology.Host, sel *pool.Selection) []job {
 			}
 		}
 	}
-	var jobs []job
-	for _, pf := range slices.SortedFunc(maps.Keys(want), topology.Address.Compare) {
+	for pf, n := range want {
 		f := h.Function(pf)
-		if f == nil {
+		switch {
+		case f == nil:
+			delete(want, pf)
+		case n == 0:
+			want[pf] = f.NumVFs
+		}
+	}
+	return want
+}
+
+// vfJobs makes and removes VFs; moving are the physical functions in question.
+func (r *Reconciler) vfJobs(h *topology.Host, want map[topology.Address]int) (jobs []job, moving map[topology.Address]bool) {
+	moving = map[topology.Address]bool{}
+	for _, pf := range slices.SortedFunc(maps.Keys(want), topology.Address.Compare) {
+		n := want[pf]
+		if n <= 0 || h.Function(pf).NumVFs == n {
 			continue
 		}
-		n := want[pf]
-		if n == 0 {
-			n = f.NumVFs
+		moving[pf] = true
+		jobs = append(jobs, job{
+			id:    pf,
+			want:  fmt.Sprintf("%d VFs", n),
+			do:    func(ctx context.Context) error { return r.cfg.Writer.SetVFs(ctx, pf, n) },
+			ok:    func() { delete(r.up, pf) },
+			waits: true,
+		})
+	}
+	return jobs, moving
+}
+
+// linkJobs brings interfaces up: VFs of most network cards have no carrier while
+// their physical function is down.
+func (r *Reconciler) linkJobs(h *topology.Host, want map[topology.Address]int) []job {
+	if r.cfg.LinkUp == nil {
+		return nil
+	}
+	var jobs []job
+	for _, pf := range slices.SortedFunc(maps.Keys(want), topology.Address.Compare) {
+		n, f := want[pf], h.Function(pf)
+		if done, ok := r.up[pf]; n <= 0 || f.NumVFs != n || ok && done == n {
+			continue
 		}
-		if done, ok := r.ready[pf]; n == 0 || f.NumVFs == n && ok && done == n {
+		if len(f.Net) == 0 {
 			continue
 		}
 		jobs = append(jobs, job{
 			id:   pf,
-			want: fmt.Sprintf("%d VFs", n),
-			do:   func(ctx context.Context) error { return r.cfg.Writer.SetVFs(ctx, pf, n) },
-			ok:   func() { r.ready[pf] = n },
+			want: fmt.Sprintf("%d VFs, link", n),
+			do: func(ctx context.Context) error {
+				for _, name := range f.Net {
+					if err := r.cfg.LinkUp(ctx, name); err != nil {
+						return fmt.Errorf("%s: bring interface %s up: %w", pf, name, err)
+					}
+				}
+				return nil
+			},
+			ok:    func() { r.up[pf] = n },
+			waits: true,
 		})
 	}
 	return jobs
 }
 
-func (r *Reconciler) unitJobs(h *topology.Host, sel *pool.Selection) []job {
+func (r *Reconciler) unitJobs(h *topology.Host, sel *pool.Selection, of func(*topology.Unit) bool) []job {
 	var jobs []job
 	for i := range sel.Pools {
 		p := &sel.Pools[i]
@@ -156,7 +224,7 @@ func (r *Reconciler) unitJobs(h *topology.Host, sel *pool.Selection) []job {
 			continue
 		}
 		for _, o := range p.Offers {
-			if o.NotReady == "" || o.Never {
+			if o.NotReady == "" || o.Never || !of(o.Unit) {
 				continue
 			}
 			u := o.Unit
@@ -232,44 +300,59 @@ func (r *Reconciler) run(ctx context.Context, jobs []job, paused bool) Result {
 			due = append(due, j)
 		}
 	}
-	errs := make([]error, len(due))
+	var mu sync.Mutex // of the accounts
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, r.cfg.Parallel)
-	for i := range due {
-		slots <- struct{}{}
+	for _, j := range due {
 		wg.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = due[i].do(ctx)
+			if !j.waits {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+			}
+			err := j.do(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			r.account(j, err, &res)
 		})
 	}
 	wg.Wait()
-	for i, j := range due {
-		err := errs[i]
-		if err == nil {
-			delete(r.failures, j.id)
-			if j.ok != nil {
-				j.ok()
-			}
-			res.Changed = true
-			r.cfg.Log.Info("prepared device", "address", j.id.String(), "for", j.want)
-			continue
-		}
-		f := r.failures[j.id]
-		if f == nil || f.want != j.want {
-			f = &failure{want: j.want, pause: firstPause / 2}
-			r.failures[j.id] = f
-		}
-		if f.reason != err.Error() {
-			// Once per reason, not once per attempt.
-			r.cfg.Log.Warn("cannot prepare device", "address", j.id.String(), "for", j.want, "error", err)
-		}
-		f.reason, f.inUse = err.Error(), errors.Is(err, host.ErrInUse)
-		f.pause = min(2*f.pause, lastPause)
-		f.next = r.cfg.Now().Add(f.pause)
-		res.Reasons[j.id] = f.reason
-		res.retryAt(f.next)
-	}
 	return res
+}
+
+// account takes down what became of a job.
+func (r *Reconciler) account(j job, err error, res *Result) {
+	if err == nil {
+		delete(r.failures, j.id)
+		if j.ok != nil {
+			j.ok()
+		}
+		res.Changed = true
+		r.cfg.Log.Info("prepared device", "address", j.id.String(), "for", j.want)
+		return
+	}
+	f := r.failures[j.id]
+	if f == nil || f.want != j.want {
+		f = &failure{want: j.want, pause: firstPause / 2}
+		r.failures[j.id] = f
+	}
+	if f.reason != err.Error() {
+		// Once per reason, not once per attempt.
+		r.cfg.Log.Warn("cannot prepare device", "address", j.id.String(), "for", j.want, "error", err)
+	}
+	f.reason, f.inUse = err.Error(), errors.Is(err, host.ErrInUse)
+	f.pause = min(2*f.pause, lastPause)
+	f.next = r.cfg.Now().Add(f.pause)
+	res.Reasons[j.id] = f.reason
+	res.retryAt(f.next)
+}
+
+// add takes another call's outcome in.
+func (res *Result) add(o Result) {
+	res.Changed = res.Changed || o.Changed
+	maps.Copy(res.Reasons, o.Reasons)
+	if !o.Retry.IsZero() {
+		res.retryAt(o.Retry)
+	}
 }
 
 func (res *Result) retryAt(t time.Time) {

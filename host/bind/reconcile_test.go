@@ -2,6 +2,7 @@ package bind_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/kubevfio/kubevfio/host/hosttest"
 	"github.com/kubevfio/kubevfio/host/pool"
 	"github.com/kubevfio/kubevfio/topology"
+	"golang.org/x/sys/unix"
 )
 
 // rig is an agent's loop without the rest of the agent.
@@ -158,6 +160,75 @@ func TestMakesVFsThenBindsThem(t *testing.T) {
 	// Only the VFs of the range are bound; 0000:41:01.0 does not exist any more.
 	if got := r.drivers("0000:41:00.4", "0000:41:00.5", "0000:41:00.6", "0000:41:00.7", "0000:41:01.0"); got != " vfio-pci vfio-pci  absent" {
 		t.Errorf("drivers: %q", got)
+	}
+}
+
+// TestOneCallDoesWhatItCan: units wait for virtual functions that are being made only
+// where they depend on them, and interfaces are brought up once the functions are there.
+func TestOneCallDoesWhatItCan(t *testing.T) {
+	m := hosttest.Lab()
+	r := newRig(t, m,
+		mk("vf", v1alpha1.DevicePoolSpec{VFs: &v1alpha1.VFSpec{Count: 2}, Selectors: sel(v1alpha1.DeviceSelector{PFNames: []string{"enp65s0"}})}),
+		mk("other", v1alpha1.DevicePoolSpec{Selectors: sel(v1alpha1.DeviceSelector{Addresses: []string{"0000:62:00.0"}})}))
+	var ups []string
+	var down error
+	r.r = bind.New(bind.Config{
+		Writer: host.NewWriter(host.WriterConfig{FS: r.k.Tree, Attrs: r.k, State: r.st}),
+		LinkUp: func(_ context.Context, name string) error {
+			ups = append(ups, fmt.Sprintf("%s with %s", name, r.drivers("0000:41:00.4")))
+			return down
+		},
+		Now: func() time.Time { return r.now },
+	})
+	call := func(paused bool) bind.Result {
+		h, s := r.look()
+		return r.r.Reconcile(context.Background(), h, &s, paused)
+	}
+	res := call(false)
+	if got := r.drivers("0000:62:00.0", "0000:41:00.4", "0000:41:00.5"); !res.Changed || len(res.Reasons) > 0 || got != "vfio-pci  " {
+		t.Fatalf("first call: %+v, drivers %q", res, got)
+	}
+	if len(ups) > 0 {
+		t.Errorf("brought up before it had virtual functions: %v", ups)
+	}
+	down = errors.New("no cable drum")
+	pf := m.Function("0000:41:00.0").Addr
+	res = call(false)
+	if got := r.drivers("0000:41:00.4", "0000:41:00.5"); got != "vfio-pci vfio-pci" || !strings.Contains(res.Reasons[pf], "enp65s0") {
+		t.Fatalf("second call: %+v, drivers %q", res, got)
+	}
+	if res = call(true); len(res.Reasons) > 0 {
+		t.Errorf("a paused node wants to do %v", res.Reasons)
+	}
+	down, r.now = nil, r.now.Add(time.Hour)
+	if res = call(false); !res.Changed || len(res.Reasons) > 0 || len(ups) != 2 {
+		t.Errorf("when the interface comes up: %+v, %v", res, ups)
+	}
+	if res = call(false); res.Changed || len(ups) != 2 {
+		t.Errorf("once more: %+v, %v", res, ups)
+	}
+}
+
+// TestVFsThatStay: where the number of virtual functions cannot be changed, those that
+// are there are bound.
+func TestVFsThatStay(t *testing.T) {
+	m := hosttest.Lab()
+	r := newRig(t, m, mk("vf", v1alpha1.DevicePoolSpec{VFs: &v1alpha1.VFSpec{Count: 2}, Selectors: sel(v1alpha1.DeviceSelector{PFNames: []string{"enp65s0"}})}))
+	r.k.Fail("drivers_probe", unix.EIO)
+	r.settle()
+	if got := r.drivers("0000:41:00.4", "0000:41:00.5"); got != " " {
+		t.Fatalf("drivers %q", got)
+	}
+	r.k.Fail("drivers_probe", nil)
+	r.k.Fail("sriov_numvfs", unix.ENOSPC)
+	r.pools[0].Spec.VFs.Count = 3
+	r.now = r.now.Add(time.Hour)
+	res := r.settle()
+	if got := r.drivers("0000:41:00.4", "0000:41:00.5"); got != "vfio-pci vfio-pci" {
+		t.Errorf("drivers %q, %+v", got, res)
+	}
+	if why := res.Reasons[m.Function("0000:41:00.0").Addr]; why == "" {
+		t.Errorf("reasons %v", res.Reasons)
 	}
 }
 
