@@ -178,7 +178,7 @@ func (a *Agent) buildHost() error {
 	}
 	a.binder = bind.New(bind.Config{
 		Writer: a.writer, Variants: variants, Log: a.cfg.Log.With("part", "bind"),
-		LinkUp: func(_ context.Context, name string) error { return a.net.Up(name) },
+		LinkUp: func(_ context.Context, name string) error { return a.net.Up(name) }, LinkDone: a.kick,
 	})
 	a.early = &early{
 		file: filepath.Join(a.cfg.StateDir, "pools.json"), fs: a.fs, state: a.state, writer: a.writer, binder: a.binder,

@@ -100,13 +100,14 @@ func (a *Agent) pfDown(p *picture, pf topology.Address) string {
 	if f == nil {
 		return fmt.Sprintf("its physical function %s is gone", pf)
 	}
+	coming := a.binder.Coming(pf) // asked first: it may be up a moment later
 	for _, n := range f.Net {
 		b, err := fs.ReadFile(a.fs, "sys/class/net/"+n+"/flags")
 		if err != nil {
 			continue // not in this view of the network; nothing is known
 		}
 		flags, err := strconv.ParseUint(strings.TrimSpace(string(b)), 0, 32)
-		if err == nil && flags&unix.IFF_UP == 0 {
+		if err == nil && flags&unix.IFF_UP == 0 && !coming {
 			return fmt.Sprintf("%s: interface %s of its physical function is down", pf, n)
 		}
 	}

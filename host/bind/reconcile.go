@@ -23,8 +23,11 @@ type Config struct {
 	// vfio-pci for them.
 	Variants *host.Variants
 	// LinkUp brings an interface of the host's network namespace up; nil leaves
-	// interfaces alone.
+	// interfaces alone. It is called beside everything else.
 	LinkUp func(ctx context.Context, ifname string) error
+	// LinkDone is called when an attempt to bring a physical function's interfaces up
+	// has ended, well or not: the next call tells its reason. May be nil.
+	LinkDone func()
 	// Parallel is how many units are bound at once, 4 when zero.
 	Parallel int
 	// Now is the clock, time.Now when nil.
@@ -42,10 +45,8 @@ const (
 type Reconciler struct {
 	cfg      Config
 	failures map[topology.Address]*failure
-	// up are physical functions whose interfaces were brought up since the start,
-	// with the number of VFs that they had.
-	up    map[topology.Address]int
-	freed atomic.Bool // see Freed
+	links    links
+	freed    atomic.Bool // see Freed
 }
 
 // failure is the last attempt at a device that failed.
@@ -69,12 +70,19 @@ func New(c Config) *Reconciler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Reconciler{cfg: c, failures: map[topology.Address]*failure{}, up: map[topology.Address]int{}}
+	return &Reconciler{
+		cfg: c, failures: map[topology.Address]*failure{},
+		links: links{raise: c.LinkUp, done: c.LinkDone, now: c.Now, log: c.Log, pfs: map[topology.Address]*link{}},
+	}
 }
 
 // Freed says that a device is no longer in use: at the next call those that were
 // are tried without waiting for their time. Safe for concurrent use.
 func (r *Reconciler) Freed() { r.freed.Store(true) }
+
+// Coming tells whether the interfaces of a physical function are down only because
+// they are just being brought up. Safe for concurrent use.
+func (r *Reconciler) Coming(pf topology.Address) bool { return r.links.coming(pf) }
 
 // Result is what a call did.
 type Result struct {
@@ -92,7 +100,6 @@ type job struct {
 	id   topology.Address
 	want string // tells whether a failure is of the same wish
 	do   func(context.Context) error
-	ok   func() // called after success, by one goroutine; may be nil
 	// waits: for the kernel's locks and a card's own pauses rather than for the
 	// processor, so that it holds nobody up.
 	waits bool
@@ -111,11 +118,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, h *topology.Host, sel *pool.
 	want := vfWishes(h, sel)
 	vfs, moving := r.vfJobs(h, want)
 	still := func(u *topology.Unit) bool { return !dependsOn(h, u, moving) }
-	jobs := append(vfs, r.unitJobs(h, sel, still)...)
-	if !paused { // most are up, and nothing is to be done
-		jobs = append(jobs, r.linkJobs(h, want)...)
+	coming := Result{Reasons: map[topology.Address]string{}}
+	if !paused {
+		coming = r.wantLinks(ctx, h, want)
 	}
-	res := r.run(ctx, jobs, paused)
+	res := r.run(ctx, append(vfs, r.unitJobs(h, sel, still)...), paused)
+	res.add(coming)
 	// Where the number of virtual functions stays as it is after all, those that are
 	// there are of use.
 	failed := map[topology.Address]bool{}
@@ -176,44 +184,29 @@ func (r *Reconciler) vfJobs(h *topology.Host, want map[topology.Address]int) (jo
 			id:    pf,
 			want:  fmt.Sprintf("%d VFs", n),
 			do:    func(ctx context.Context) error { return r.cfg.Writer.SetVFs(ctx, pf, n) },
-			ok:    func() { delete(r.up, pf) },
 			waits: true,
 		})
 	}
 	return jobs, moving
 }
 
-// linkJobs brings interfaces up: VFs of most network cards have no carrier while
-// their physical function is down.
-func (r *Reconciler) linkJobs(h *topology.Host, want map[topology.Address]int) []job {
-	if r.cfg.LinkUp == nil {
-		return nil
-	}
-	var jobs []job
-	for _, pf := range slices.SortedFunc(maps.Keys(want), topology.Address.Compare) {
-		n, f := want[pf], h.Function(pf)
-		if done, ok := r.up[pf]; n <= 0 || f.NumVFs != n || ok && done == n {
+// wantLinks has interfaces brought up where the virtual functions are there.
+func (r *Reconciler) wantLinks(ctx context.Context, h *topology.Host, want map[topology.Address]int) Result {
+	res := Result{Reasons: map[topology.Address]string{}}
+	for pf, n := range want {
+		f := h.Function(pf)
+		if n <= 0 || f.NumVFs != n {
 			continue
 		}
-		if len(f.Net) == 0 {
-			continue
+		why, retry := r.links.want(ctx, pf, n, f.Net)
+		if why != "" {
+			res.Reasons[pf] = why
 		}
-		jobs = append(jobs, job{
-			id:   pf,
-			want: fmt.Sprintf("%d VFs, link", n),
-			do: func(ctx context.Context) error {
-				for _, name := range f.Net {
-					if err := r.cfg.LinkUp(ctx, name); err != nil {
-						return fmt.Errorf("%s: bring interface %s up: %w", pf, name, err)
-					}
-				}
-				return nil
-			},
-			ok:    func() { r.up[pf] = n },
-			waits: true,
-		})
+		if !retry.IsZero() {
+			res.retryAt(retry)
+		}
 	}
-	return jobs
+	return res
 }
 
 func (r *Reconciler) unitJobs(h *topology.Host, sel *pool.Selection, of func(*topology.Unit) bool) []job {
@@ -323,9 +316,6 @@ func (r *Reconciler) run(ctx context.Context, jobs []job, paused bool) Result {
 func (r *Reconciler) account(j job, err error, res *Result) {
 	if err == nil {
 		delete(r.failures, j.id)
-		if j.ok != nil {
-			j.ok()
-		}
 		res.Changed = true
 		r.cfg.Log.Info("prepared device", "address", j.id.String(), "for", j.want)
 		return

@@ -170,43 +170,77 @@ func TestOneCallDoesWhatItCan(t *testing.T) {
 	r := newRig(t, m,
 		mk("vf", v1alpha1.DevicePoolSpec{VFs: &v1alpha1.VFSpec{Count: 2}, Selectors: sel(v1alpha1.DeviceSelector{PFNames: []string{"enp65s0"}})}),
 		mk("other", v1alpha1.DevicePoolSpec{Selectors: sel(v1alpha1.DeviceSelector{Addresses: []string{"0000:62:00.0"}})}))
-	var ups []string
-	var down error
+	var fail error // of the next attempt
+	ups, done := make(chan string, 1), make(chan struct{}, 1)
+	let := make(chan struct{})
 	r.r = bind.New(bind.Config{
 		Writer: host.NewWriter(host.WriterConfig{FS: r.k.Tree, Attrs: r.k, State: r.st}),
 		LinkUp: func(_ context.Context, name string) error {
-			ups = append(ups, fmt.Sprintf("%s with %s", name, r.drivers("0000:41:00.4")))
-			return down
+			ups <- name
+			<-let
+			return fail
 		},
-		Now: func() time.Time { return r.now },
+		LinkDone: func() { done <- struct{}{} },
+		Now:      func() time.Time { return r.now },
 	})
 	call := func(paused bool) bind.Result {
 		h, s := r.look()
 		return r.r.Reconcile(context.Background(), h, &s, paused)
 	}
+	pf := m.Function("0000:41:00.0").Addr
 	res := call(false)
 	if got := r.drivers("0000:62:00.0", "0000:41:00.4", "0000:41:00.5"); !res.Changed || len(res.Reasons) > 0 || got != "vfio-pci  " {
 		t.Fatalf("first call: %+v, drivers %q", res, got)
 	}
-	if len(ups) > 0 {
-		t.Errorf("brought up before it had virtual functions: %v", ups)
+	if len(ups) > 0 || r.r.Coming(pf) {
+		t.Error("brought up before it had virtual functions")
 	}
-	down = errors.New("no cable drum")
-	pf := m.Function("0000:41:00.0").Addr
+	fail = errors.New("no cable drum")
 	res = call(false)
-	if got := r.drivers("0000:41:00.4", "0000:41:00.5"); got != "vfio-pci vfio-pci" || !strings.Contains(res.Reasons[pf], "enp65s0") {
-		t.Fatalf("second call: %+v, drivers %q", res, got)
+	if got := r.drivers("0000:41:00.4", "0000:41:00.5"); got != "vfio-pci vfio-pci" || len(res.Reasons) > 0 {
+		t.Fatalf("second call, while the interface comes up: %+v, drivers %q", res, got)
 	}
+	if got := <-ups; got != "enp65s0" {
+		t.Errorf("brought up %s", got)
+	}
+	if !r.r.Coming(pf) {
+		t.Error("the interface is not said to be coming")
+	}
+	r.now = r.now.Add(time.Minute)
+	if r.r.Coming(pf) {
+		t.Error("an interface that does not come up is said to be coming for ever")
+	}
+	if res = call(false); res.Changed || len(res.Reasons) > 0 {
+		t.Errorf("third call: %+v", res)
+	}
+	let <- struct{}{}
+	<-done
+	if res = call(false); !strings.Contains(res.Reasons[pf], "enp65s0") || !res.Retry.Equal(r.now.Add(10*time.Second)) || r.r.Coming(pf) {
+		t.Errorf("the interface did not come up: %+v", res)
+	}
+	fail, r.now = nil, r.now.Add(time.Hour)
 	if res = call(true); len(res.Reasons) > 0 {
 		t.Errorf("a paused node wants to do %v", res.Reasons)
 	}
-	down, r.now = nil, r.now.Add(time.Hour)
-	if res = call(false); !res.Changed || len(res.Reasons) > 0 || len(ups) != 2 {
-		t.Errorf("when the interface comes up: %+v, %v", res, ups)
+	call(false)
+	<-ups
+	let <- struct{}{}
+	<-done
+	for range 2 {
+		if res = call(false); res.Changed || len(res.Reasons) > 0 || r.r.Coming(pf) {
+			t.Errorf("when it is up: %+v", res)
+		}
 	}
-	if res = call(false); res.Changed || len(ups) != 2 {
-		t.Errorf("once more: %+v, %v", res, ups)
+	if len(ups) > 0 {
+		t.Error("brought up again")
 	}
+	// Another number of virtual functions may have taken it down.
+	r.pools[0].Spec.VFs.Count = 3
+	call(false)
+	call(false)
+	<-ups
+	let <- struct{}{}
+	<-done
 }
 
 // TestVFsThatStay: where the number of virtual functions cannot be changed, those that
