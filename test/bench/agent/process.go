@@ -58,7 +58,7 @@ func process(ctx context.Context, work, root, logFile string, vfs, calls int, id
 		return err
 	}
 	binary := filepath.Join(work, "kubevfio-agent")
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", binary, "./cmd/kubevfio-agent")
+	build := exec.CommandContext(ctx, "go", "build", "-tags=grpcnotrace", "-ldflags=-s -w", "-o", binary, "./cmd/kubevfio-agent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {

@@ -112,7 +112,7 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	out := filepath.Join(dir, "kubevfio-launcher")
-	build := exec.Command("go", "build", "-tags=libvirt_dlopen", "-ldflags=-s -w", "-o", out, "github.com/kubevfio/kubevfio/cmd/kubevfio-launcher")
+	build := exec.Command("go", "build", "-tags=libvirt_dlopen,grpcnotrace", "-ldflags=-s -w", "-o", out, "github.com/kubevfio/kubevfio/cmd/kubevfio-launcher")
 	build.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if b, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the launcher: %w\n%s", err, b)

@@ -23,6 +23,10 @@ var ErrMissingPrograms = errors.New("the checkout lacks programs that the lab ne
 // program is one binary: its name in [Set.Bin] and its package.
 type program struct{ name, pkg string }
 
+// untraced leaves grpc's pages for debugging out of a program. They are HTML templates, which call methods by name, so that the
+// linker has to keep every method of every type: a third of the program. The Makefile has the same tag.
+const untraced = "grpcnotrace"
+
 // programGroup is what one run of go build makes.
 type programGroup struct {
 	name     string
@@ -77,14 +81,14 @@ func versionFlags(version string) string {
 // buildArgs are the arguments of go for a group. No -trimpath, so that compiled packages are shared with go test; no version
 // control stamp, so that a commit that does not touch a program leaves its image as it is.
 func (g programGroup) buildArgs(outDir string, present []program) []string {
-	flags := "-s -w"
+	flags, tags := "-s -w", untraced
 	if g.stamped {
 		flags += " " + versionFlags(kubeVersion)
 	}
-	args := []string{"go", "build", "-o", outDir + "/", "-buildvcs=false", "-ldflags", flags}
 	if g.tags != "" {
-		args = append(args, "-tags", g.tags)
+		tags += "," + g.tags
 	}
+	args := []string{"go", "build", "-o", outDir + "/", "-buildvcs=false", "-ldflags", flags, "-tags", tags}
 	for _, p := range present {
 		args = append(args, p.pkg)
 	}
