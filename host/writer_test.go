@@ -23,7 +23,6 @@ type rig struct {
 	w      host.Writer
 	state  string
 	loaded []string
-	up     []string
 	busy   map[topology.Address]string
 }
 
