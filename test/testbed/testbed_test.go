@@ -73,6 +73,31 @@ func TestSpins(t *testing.T) {
 	}
 }
 
+func TestLockedUp(t *testing.T) {
+	busy := strings.Repeat("vmrun! 1\nvmexit(00000060, 0000000000000000, 0000000000000000, ffffffff8118f0a0)!\nvmrun! 1\nvmexit(0000007b, 000000000cfc0041, ffffffff874868d7, ffffffff874868d6)!\n", 15)
+	stuck := strings.Repeat("vmrun! 2\nvmexit(00000060, 0000000000000000, 0000000000000000, ffffffff87521880)!\n", 25)
+	short := strings.Repeat("vmrun! 2\nvmexit(00000060, 0000000000000000, 0000000000000000, ffffffff99999990)!\n", 30)
+	var l lockedUp
+	for i := 1; i < lockedUpLooks; i++ {
+		if rip := l.look([]byte(busy + stuck)); rip != "" {
+			t.Fatalf("after %d looks: %s", i, rip)
+		}
+	}
+	if rip := l.look([]byte(short + busy + stuck)); rip != "ffffffff87521880" {
+		t.Errorf("in the end: %q", rip)
+	}
+	l = lockedUp{}
+	for i := range 3 * lockedUpLooks {
+		log := busy
+		if i%5 != 0 {
+			log += stuck
+		}
+		if rip := l.look([]byte(log)); rip != "" {
+			t.Fatalf("a guest that goes on now and then is taken for lost, at %s", rip)
+		}
+	}
+}
+
 func TestBegan(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cpu.log")
 	text := strings.Repeat("vmrun! 1\n", 50) + "vmexit(7b)!\nvmexit(400, ffffffffc0c460b0)!\n" + strings.Repeat("EXEPTvmexit(400, ffffffffc0c460b0)!\n", 50)

@@ -17,6 +17,7 @@ import (
 // Watch returns an error of class [ErrEmulation] as soon as a guest spins or, when resets is true, a node has reset itself, and
 // nil when the context ends.
 func Watch(ctx context.Context, lab *cluster.Cluster, resets bool) error {
+	locked := map[string]*lockedUp{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -44,6 +45,13 @@ func Watch(ctx context.Context, lab *cluster.Cluster, resets bool) error {
 				return fmt.Errorf("%w: a guest in %s spins at %s, an address of the node's own kernel (logs: %s); how it began:\n%s",
 					ErrEmulation, node, rip, lab.LogDir(), began(filepath.Join(lab.LogDir(), node+"-cpu.log"), rip))
 			}
+			if locked[node] == nil {
+				locked[node] = &lockedUp{}
+			}
+			if rip := locked[node].look(b); rip != "" {
+				return fmt.Errorf("%w: a guest in %s has done nothing for %d s but wait at %s in its kernel (logs: %s); how it began:\n%s",
+					ErrEmulation, node, lockedUpLooks, rip, lab.LogDir(), began(filepath.Join(lab.LogDir(), node+"-cpu.log"), rip))
+			}
 		}
 	}
 }
@@ -60,6 +68,41 @@ func spins(log []byte) (rip string) {
 		at := string(m[1])
 		if seen[at]++; seen[at] >= often {
 			return at
+		}
+	}
+	return ""
+}
+
+// timerExit is a guest whose kernel was interrupted for the node's own clock.
+var timerExit = regexp.MustCompile(`vmexit\(00000060, [0-9a-f]+, [0-9a-f]+, (ffffffff[0-9a-f]{8})\)!`)
+
+const lockedUpLooks = 30
+
+// lockedUp finds a guest whose kernel waits for a lock that nobody will release: look after look, a second each, it is
+// interrupted at one address and at no other. Seen with a guest that got its timer's interrupt in the midst of reading PCI
+// configuration space; a kernel that is well waits at one address for milliseconds.
+type lockedUp struct {
+	rip   string
+	looks int
+}
+
+// look takes the end of the log; it gives the address once that has been the same for long.
+func (l *lockedUp) look(log []byte) (rip string) {
+	const often = 20
+	seen := map[string]int{}
+	for _, m := range timerExit.FindAllSubmatch(log, -1) {
+		seen[string(m[1])]++
+	}
+	if seen[l.rip] >= often {
+		if l.looks++; l.looks >= lockedUpLooks {
+			return l.rip
+		}
+		return ""
+	}
+	*l = lockedUp{}
+	for at, n := range seen {
+		if n >= often && n > seen[l.rip] {
+			*l = lockedUp{rip: at, looks: 1}
 		}
 	}
 	return ""
