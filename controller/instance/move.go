@@ -138,6 +138,9 @@ func (r *Reconciler) prepare(ctx context.Context, vmi *v1alpha1.VirtualMachineIn
 		r.cancelMove(vmi, "the guest's pod was deleted before another could take its place")
 		return ctrl.Result{}, nil
 	}
+	if err := r.dropForgotten(ctx, vmi); err != nil {
+		return ctrl.Result{}, err
+	}
 	standby, err := r.podOf(ctx, vmi, m.Attempt, r.Client, r.Live)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -151,7 +154,7 @@ func (r *Reconciler) prepare(ctx context.Context, vmi *v1alpha1.VirtualMachineIn
 		if reason == "" {
 			reason = Outcome(standby).Reason
 		}
-		return r.nextStandby(ctx, vmi, standby, reason)
+		return r.nextStandby(vmi, standby, reason), nil
 	case standby.Spec.NodeName == "":
 		m.Message = "no node fits yet"
 		for _, c := range standby.Status.Conditions {
@@ -174,6 +177,25 @@ func (r *Reconciler) prepare(ctx context.Context, vmi *v1alpha1.VirtualMachineIn
 		"pod %s holds its devices on node %s; the guest on node %s is asked to shut down", standby.Name, m.To, m.From)
 	// The old pod is deleted once this is written.
 	return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+}
+
+// dropForgotten deletes the standby pods of this move that came to nothing, also
+// one that was made once more from an instance that the cache had late. Later pods
+// than the move's it leaves alone, for the instance may be late now.
+func (r *Reconciler) dropForgotten(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance) error {
+	for n := attempt(vmi) + 1; n < vmi.Status.Move.Attempt; n++ {
+		pod, err := r.podOf(ctx, vmi, n, r.Client)
+		if err != nil {
+			return err
+		}
+		if pod == nil {
+			continue
+		}
+		if err := r.deletePod(ctx, vmi, pod); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // createStandby makes the pod of a move.
@@ -211,22 +233,20 @@ func (r *Reconciler) createStandby(ctx context.Context, vmi *v1alpha1.VirtualMac
 	return ctrl.Result{}, nil
 }
 
-// nextStandby forgets a standby pod that came to nothing; the next call makes
-// another one.
-func (r *Reconciler) nextStandby(ctx context.Context, vmi *v1alpha1.VirtualMachineInstance, standby *corev1.Pod, reason string) (ctrl.Result, error) {
+// nextStandby forgets a standby pod that came to nothing; the next call deletes it
+// and makes another one. Not this one: were the status not written, it would find
+// no pod, make the same one again and not know which node refused.
+func (r *Reconciler) nextStandby(vmi *v1alpha1.VirtualMachineInstance, standby *corev1.Pod, reason string) ctrl.Result {
 	m := vmi.Status.Move
 	if standby.Spec.NodeName != "" && standby.DeletionTimestamp.IsZero() {
 		remember(vmi, standby, reason, r.Now())
 		r.Recorder.Eventf(vmi, standby, corev1.EventTypeWarning, "StandbyFailed", "Move",
 			"standby pod %s on node %s: %s; another node is tried", standby.Name, standby.Spec.NodeName, reason)
 	}
-	if err := r.deletePod(ctx, vmi, standby); err != nil {
-		return ctrl.Result{}, err
-	}
 	m.Attempt++
 	m.PodName, m.To, m.Message = "", "", fmt.Sprintf("standby pod %s: %s", standby.Name, reason)
 	// Not faster than one a second, and slower the more have failed.
-	return ctrl.Result{RequeueAfter: backoff(firstRetry, maxRetry, m.Attempt-attempt(vmi)-1)}, nil
+	return ctrl.Result{RequeueAfter: backoff(firstRetry, maxRetry, m.Attempt-attempt(vmi)-1)}
 }
 
 // standbyReady tells whether a pod on a node holds its devices. why says what is

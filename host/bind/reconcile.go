@@ -297,9 +297,11 @@ func (r *Reconciler) run(ctx context.Context, jobs []job, paused bool) Result {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, r.cfg.Parallel)
 	for _, j := range due {
+		if !j.waits { // not in the goroutine: there may be thousands
+			slots <- struct{}{}
+		}
 		wg.Go(func() {
 			if !j.waits {
-				slots <- struct{}{}
 				defer func() { <-slots }()
 			}
 			err := j.do(ctx)

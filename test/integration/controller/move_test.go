@@ -228,6 +228,7 @@ func TestStandbyRefused(t *testing.T) {
 	if a := text(another.Spec.Affinity); !contains(a, node, otherNode) {
 		t.Errorf("it does not avoid the node that refused: %s", a)
 	}
+	waitGone(t, next)
 	if p, err := get(t.Context(), old.DeepCopy()); err != nil || !p.DeletionTimestamp.IsZero() {
 		t.Errorf("the guest was touched (%v)", err)
 	}
