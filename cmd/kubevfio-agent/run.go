@@ -43,9 +43,10 @@ func runCommand() *cobra.Command {
 			}
 			cfg.WriteCommand = []string{writer}
 			if os.Getenv("GOGC") == "" {
-				// The agent is idle nearly always: memory is worth more than the
-				// time of its rare collections.
-				debug.SetGCPercent(40)
+				// The agent is idle nearly always, so memory is worth more than the time
+				// of its rare collections; with less than this they fall into kubelet's
+				// calls (docs/dev/host.md).
+				debug.SetGCPercent(60)
 			}
 			cfg.Version = version()
 			a, err := agent.New(cmd.Context(), cfg)
