@@ -245,7 +245,7 @@ func (r *Reconciler) nextStandby(vmi *v1alpha1.VirtualMachineInstance, standby *
 	}
 	m.Attempt++
 	m.PodName, m.To, m.Message = "", "", fmt.Sprintf("standby pod %s: %s", standby.Name, reason)
-	// Not faster than one a second, and slower the more have failed.
+	// The later, the more have failed, unless an event comes before.
 	return ctrl.Result{RequeueAfter: backoff(firstRetry, maxRetry, m.Attempt-attempt(vmi)-1)}
 }
 

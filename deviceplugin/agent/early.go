@@ -36,8 +36,9 @@ type early struct {
 	binder *bind.Reconciler
 	log    *slog.Logger
 
-	kept   string         // the file's content
-	before *topology.Host // what was changed before the pools spoke, as it was; nil when nothing was
+	kept  string                   // the file's content
+	bound []topology.Address       // by us, before the pools spoke
+	vfs   map[topology.Address]int // physical functions that we gave VFs, and their number before
 }
 
 // plan is what the pools asked of this node.
@@ -103,16 +104,13 @@ func (e *early) prepare(ctx context.Context, m *plan) bind.Result {
 		pools = append(pools, v1alpha1.DevicePool{ObjectMeta: metav1.ObjectMeta{Name: p.Name}, Spec: p.Spec})
 	}
 	e.log.Info("the node has booted: preparing its devices as they were", "pools", len(pools))
-	var before *topology.Host
+	e.vfs = map[topology.Address]int{}
 	var res bind.Result
 	for range 2 { // virtual functions first, then what is bound
 		h, err := host.Read(ctx, e.fs)
 		if err != nil {
 			e.log.Warn("cannot read the host; waiting for the API server", "err", err)
 			break
-		}
-		if before == nil {
-			before = h
 		}
 		former := e.state.Former(h)
 		sel := pool.Select(pool.Input{Pools: pools, Host: h, Units: topology.Units(h), Labels: m.Labels, Former: former})
@@ -123,42 +121,21 @@ func (e *early) prepare(ctx context.Context, m *plan) bind.Result {
 		}
 		changed := res.Changed
 		res = e.binder.Reconcile(ctx, h, &sel, false)
+		e.bound = append(e.bound, res.Bound...)
+		maps.Copy(e.vfs, res.VFs)
 		if !res.Changed {
 			res.Changed = changed
 			break
 		}
 	}
-	if res.Changed {
-		e.before = before
-	}
 	return res
 }
 
-// account finds out what was changed since the node booted: functions that were
-// bound, and physical functions with the number of VFs that they had before.
-func (e *early) account(after *topology.Host) (bound []topology.Address, vfs map[topology.Address]int) {
-	vfs = map[topology.Address]int{}
-	for i := range after.Functions {
-		f := &after.Functions[i]
-		was := e.before.Function(f.Address)
-		if f.VFIO() && (was == nil || !was.VFIO()) {
-			bound = append(bound, f.Address)
-		}
-		if was != nil && f.NumVFs != was.NumVFs {
-			vfs[f.Address] = was.NumVFs
-		}
-	}
-	return bound, vfs
-}
-
 // takeBack undoes what was done early and no pool asks for; it says whether it
-// changed the host. The first selection by the pools' own word decides, made of h.
-func (e *early) takeBack(ctx context.Context, h *topology.Host, sel *pool.Selection, paused bool) bool {
-	if e.before == nil {
-		return false
-	}
-	bound, vfs := e.account(h)
-	e.before = nil
+// changed the host. The first selection by the pools' own word decides.
+func (e *early) takeBack(ctx context.Context, sel *pool.Selection, paused bool) bool {
+	bound, vfs := e.bound, e.vfs
+	e.bound, e.vfs = nil, nil
 	for i := range sel.Pools {
 		for _, o := range sel.Pools[i].Offers {
 			bound = slices.DeleteFunc(bound, func(a topology.Address) bool { return slices.Contains(o.Unit.Members, a) })

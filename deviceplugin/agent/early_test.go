@@ -132,22 +132,31 @@ func TestEarly(t *testing.T) {
 	for name, tc := range map[string]struct {
 		pools  []v1alpha1.DevicePool
 		paused bool
+		other  bool // somebody else takes the new card for VFIO meanwhile
 		want   string
 	}{
 		"same pools":                {pools: all, want: ready + " amdgpu"},
 		"a pool is gone":            {pools: all[:1], want: "vfio-pci igb amdgpu"},
 		"the other pool":            {pools: all[1:], want: "amdgpu igb vfio-pci vfio-pci amdgpu"},
 		"none is left":              {want: "amdgpu igb amdgpu"},
+		"another's is not ours":     {other: true, want: "amdgpu igb vfio-pci"},
 		"none is left, but not now": {paused: true, want: ready + " amdgpu"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, e := boot(t)
-			h, sel := e.selected(t, tc.pools)
-			e.takeBack(ctx, h, &sel, tc.paused)
+			if tc.other {
+				h, _ := e.selected(t, nil)
+				last := h.Functions[len(h.Functions)-1].Address
+				if err := e.writer.Bind(ctx, last, "vfio-pci"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, sel := e.selected(t, tc.pools)
+			e.takeBack(ctx, &sel, tc.paused)
 			if got := drivers(t, k); got != tc.want {
 				t.Errorf("drivers %s, want %s", got, tc.want)
 			}
-			if e.takeBack(ctx, h, &pool.Selection{}, false) {
+			if e.takeBack(ctx, &pool.Selection{}, false) {
 				t.Error("taken back twice")
 			}
 		})

@@ -144,7 +144,7 @@ func (a *Agent) loop(ctx context.Context) error {
 
 // prepare makes the host what the pools ask for.
 func (a *Agent) prepare(ctx context.Context, p *picture) bind.Result {
-	back := a.early.takeBack(ctx, p.host, &p.selection, p.paused)
+	back := a.early.takeBack(ctx, &p.selection, p.paused)
 	res := a.binder.Reconcile(ctx, p.host, &p.selection, p.paused)
 	res.Changed = res.Changed || back
 	return res

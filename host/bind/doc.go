@@ -6,6 +6,7 @@
 // undone when the agent stops or a pool is deleted: virtual machines go on, and
 // devices keep their drivers until the node boots again.
 //
-// Trap: a unit that failed is tried again only after a pause that doubles each
-// time; until then its last reason stands.
+// Traps: a unit that failed is tried again only after a pause that doubles each
+// time; until then its last reason stands. Interfaces of physical functions come up
+// in goroutines that outlive the call ([Config].LinkDone tells of their end).
 package bind

@@ -33,9 +33,7 @@ type link struct {
 	vfs   int       // for so many virtual functions
 	since time.Time // of the attempt under way; zero when there is none
 	up    bool
-	why   string        // the last attempt failed
-	pause time.Duration // before the next
-	next  time.Time
+	failure
 }
 
 // want has the interfaces of pf brought up once for a number of virtual functions:
@@ -49,19 +47,19 @@ func (l *links) want(ctx context.Context, pf topology.Address, vfs int, names []
 	defer l.mu.Unlock()
 	k := l.pfs[pf]
 	if k == nil || k.vfs != vfs && k.since.IsZero() {
-		k = &link{vfs: vfs, pause: firstPause / 2}
+		k = &link{vfs: vfs}
 		l.pfs[pf] = k
 	}
 	switch now := l.now(); {
 	case k.up || !k.since.IsZero():
-		return k.why, time.Time{}
+		return k.reason, time.Time{}
 	case now.Before(k.next):
-		return k.why, k.next
+		return k.reason, k.next
 	default:
 		k.since = now
 	}
 	go l.attempt(ctx, pf, k, slices.Clone(names))
-	return k.why, time.Time{}
+	return k.reason, time.Time{}
 }
 
 func (l *links) attempt(ctx context.Context, pf topology.Address, k *link, names []string) {
@@ -76,15 +74,11 @@ func (l *links) attempt(ctx context.Context, pf topology.Address, k *link, names
 	k.since, k.up = time.Time{}, err == nil
 	switch {
 	case err == nil:
-		k.why = ""
+		k.reason = ""
 		l.log.Info("interfaces are up", "address", pf.String(), "interfaces", names)
-	case k.why != err.Error():
-		// Once per reason, not once per attempt.
-		k.why = err.Error()
+	case k.again(err, l.now()):
 		l.log.Warn("cannot bring interfaces up", "address", pf.String(), "error", err)
 	}
-	k.pause = min(2*k.pause, lastPause)
-	k.next = l.now().Add(k.pause)
 	l.mu.Unlock()
 	if l.done != nil {
 		l.done()

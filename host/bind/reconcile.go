@@ -41,7 +41,7 @@ const (
 	lastPause  = 5 * time.Minute
 )
 
-// Reconciler binds. Its method is called by one goroutine at a time.
+// Reconciler binds. Reconcile is called by one goroutine at a time.
 type Reconciler struct {
 	cfg      Config
 	failures map[topology.Address]*failure
@@ -57,6 +57,16 @@ type failure struct {
 	next   time.Time
 	// inUse: somebody had the device.
 	inUse bool
+}
+
+// again takes a failed attempt down; news is true when the reason is another one,
+// which is said once and not once per attempt.
+func (f *failure) again(err error, now time.Time) (news bool) {
+	news = f.reason != err.Error()
+	f.reason = err.Error()
+	f.pause = min(max(2*f.pause, firstPause), lastPause)
+	f.next = now.Add(f.pause)
+	return news
 }
 
 // New makes a reconciler.
@@ -88,6 +98,10 @@ func (r *Reconciler) Coming(pf topology.Address) bool { return r.links.coming(pf
 type Result struct {
 	// Changed: the host is not what it was; read it and select again.
 	Changed bool
+	// Bound are the functions that went to VFIO, and VFs the physical functions whose
+	// number of virtual ones was changed, with the number before: what to undo.
+	Bound []topology.Address
+	VFs   map[topology.Address]int
 	// Reasons why units or physical functions are not as the pools ask, by unit
 	// ID or address of the physical function.
 	Reasons map[topology.Address]string
@@ -100,6 +114,7 @@ type job struct {
 	id   topology.Address
 	want string // tells whether a failure is of the same wish
 	do   func(context.Context) error
+	ok   func(*Result) // tells what was done; one call at a time, after success
 	// waits: for the kernel's locks and a card's own pauses rather than for the
 	// processor, so that it holds nobody up.
 	waits bool
@@ -111,14 +126,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, h *topology.Host, sel *pool.
 	if r.freed.Swap(false) {
 		for _, f := range r.failures {
 			if f.inUse {
-				f.next, f.pause = time.Time{}, firstPause/2
+				f.next, f.pause = time.Time{}, 0
 			}
 		}
 	}
 	want := vfWishes(h, sel)
 	vfs, moving := r.vfJobs(h, want)
 	still := func(u *topology.Unit) bool { return !dependsOn(h, u, moving) }
-	coming := Result{Reasons: map[topology.Address]string{}}
+	coming := newResult()
 	if !paused {
 		coming = r.wantLinks(ctx, h, want)
 	}
@@ -180,10 +195,12 @@ func (r *Reconciler) vfJobs(h *topology.Host, want map[topology.Address]int) (jo
 			continue
 		}
 		moving[pf] = true
+		was := h.Function(pf).NumVFs
 		jobs = append(jobs, job{
 			id:    pf,
 			want:  fmt.Sprintf("%d VFs", n),
 			do:    func(ctx context.Context) error { return r.cfg.Writer.SetVFs(ctx, pf, n) },
+			ok:    func(res *Result) { res.VFs[pf] = was },
 			waits: true,
 		})
 	}
@@ -192,7 +209,7 @@ func (r *Reconciler) vfJobs(h *topology.Host, want map[topology.Address]int) (jo
 
 // wantLinks has interfaces brought up where the virtual functions are there.
 func (r *Reconciler) wantLinks(ctx context.Context, h *topology.Host, want map[topology.Address]int) Result {
-	res := Result{Reasons: map[topology.Address]string{}}
+	res := newResult()
 	for pf, n := range want {
 		f := h.Function(pf)
 		if n <= 0 || f.NumVFs != n {
@@ -225,25 +242,31 @@ func (r *Reconciler) unitJobs(h *topology.Host, sel *pool.Selection, of func(*to
 			if want == "" {
 				want = pool.DriverDefault
 			}
-			jobs = append(jobs, job{id: u.ID, want: want, do: func(ctx context.Context) error {
-				return r.bindUnit(ctx, h, u, want)
-			}})
+			var bound []topology.Address
+			jobs = append(jobs, job{
+				id: u.ID, want: want,
+				do: func(ctx context.Context) (err error) {
+					bound, err = r.bindUnit(ctx, h, u, want)
+					return err
+				},
+				ok: func(res *Result) { res.Bound = append(res.Bound, bound...) },
+			})
 		}
 	}
 	return jobs
 }
 
-// bindUnit binds all members, or leaves all as they were.
-func (r *Reconciler) bindUnit(ctx context.Context, h *topology.Host, u *topology.Unit, want string) error {
+// bindUnit binds all members, or leaves all as they were; bound are those that VFIO
+// did not have before.
+func (r *Reconciler) bindUnit(ctx context.Context, h *topology.Host, u *topology.Unit, want string) (bound []topology.Address, err error) {
 	primary := map[topology.Address]bool{}
 	for _, p := range u.Primaries {
 		primary[p] = true
 	}
-	var done []topology.Address
 	for _, m := range u.Members {
 		f := h.Function(m)
 		if f == nil {
-			return fmt.Errorf("%s is not there", m)
+			return nil, fmt.Errorf("%s is not there", m)
 		}
 		driver := pool.DriverDefault
 		switch {
@@ -260,25 +283,25 @@ func (r *Reconciler) bindUnit(ctx context.Context, h *topology.Host, u *topology
 		err := r.cfg.Writer.Bind(ctx, m, driver)
 		if err == nil {
 			if !f.VFIO() {
-				done = append(done, m)
+				bound = append(bound, m)
 			}
 			continue
 		}
 		// Half a unit is of use to nobody: its functions go back to the host.
 		back := context.WithoutCancel(ctx)
-		for _, d := range done {
+		for _, d := range bound {
 			if berr := r.cfg.Writer.Bind(back, d, ""); berr != nil {
 				err = errors.Join(err, fmt.Errorf("give %s back: %w", d, berr))
 			}
 		}
-		return err
+		return nil, err
 	}
-	return nil
+	return bound, nil
 }
 
 // run does jobs, several at a time, and keeps the accounts of failures.
 func (r *Reconciler) run(ctx context.Context, jobs []job, paused bool) Result {
-	res := Result{Reasons: map[topology.Address]string{}}
+	res := newResult()
 	now := r.cfg.Now()
 	var due []job
 	for _, j := range jobs {
@@ -319,28 +342,32 @@ func (r *Reconciler) account(j job, err error, res *Result) {
 	if err == nil {
 		delete(r.failures, j.id)
 		res.Changed = true
+		j.ok(res)
 		r.cfg.Log.Info("prepared device", "address", j.id.String(), "for", j.want)
 		return
 	}
 	f := r.failures[j.id]
 	if f == nil || f.want != j.want {
-		f = &failure{want: j.want, pause: firstPause / 2}
+		f = &failure{want: j.want}
 		r.failures[j.id] = f
 	}
-	if f.reason != err.Error() {
-		// Once per reason, not once per attempt.
+	if f.again(err, r.cfg.Now()) {
 		r.cfg.Log.Warn("cannot prepare device", "address", j.id.String(), "for", j.want, "error", err)
 	}
-	f.reason, f.inUse = err.Error(), errors.Is(err, host.ErrInUse)
-	f.pause = min(2*f.pause, lastPause)
-	f.next = r.cfg.Now().Add(f.pause)
+	f.inUse = errors.Is(err, host.ErrInUse)
 	res.Reasons[j.id] = f.reason
 	res.retryAt(f.next)
+}
+
+func newResult() Result {
+	return Result{Reasons: map[topology.Address]string{}, VFs: map[topology.Address]int{}}
 }
 
 // add takes another call's outcome in.
 func (res *Result) add(o Result) {
 	res.Changed = res.Changed || o.Changed
+	res.Bound = append(res.Bound, o.Bound...)
+	maps.Copy(res.VFs, o.VFs)
 	maps.Copy(res.Reasons, o.Reasons)
 	if !o.Retry.IsZero() {
 		res.retryAt(o.Retry)

@@ -163,6 +163,13 @@ func TestMakesVFsThenBindsThem(t *testing.T) {
 	}
 }
 
+func unit(m *hosttest.Machine, addrs ...string) (out []topology.Address) {
+	for _, a := range addrs {
+		out = append(out, m.Function(a).Addr)
+	}
+	return out
+}
+
 // TestOneCallDoesWhatItCan: units wait for virtual functions that are being made only
 // where they depend on them, and interfaces are brought up once the functions are there.
 func TestOneCallDoesWhatItCan(t *testing.T) {
@@ -170,6 +177,12 @@ func TestOneCallDoesWhatItCan(t *testing.T) {
 	r := newRig(t, m,
 		mk("vf", v1alpha1.DevicePoolSpec{VFs: &v1alpha1.VFSpec{Count: 2}, Selectors: sel(v1alpha1.DeviceSelector{PFNames: []string{"enp65s0"}})}),
 		mk("other", v1alpha1.DevicePoolSpec{Selectors: sel(v1alpha1.DeviceSelector{Addresses: []string{"0000:62:00.0"}})}))
+	other := unit(m, "0000:62:00.0", "0000:62:00.1")
+	for _, a := range other { // the machine has them bound
+		if err := r.k.WriteAttr(context.Background(), a, "sys/bus/pci/drivers/vfio-pci/unbind", a.String()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var fail error // of the next attempt
 	ups, done := make(chan string, 1), make(chan struct{}, 1)
 	let := make(chan struct{})
@@ -191,6 +204,9 @@ func TestOneCallDoesWhatItCan(t *testing.T) {
 	res := call(false)
 	if got := r.drivers("0000:62:00.0", "0000:41:00.4", "0000:41:00.5"); !res.Changed || len(res.Reasons) > 0 || got != "vfio-pci  " {
 		t.Fatalf("first call: %+v, drivers %q", res, got)
+	}
+	if _, told := res.VFs[pf]; !told || !slices.Equal(res.Bound, other) {
+		t.Errorf("first call says that it bound %v and made functions of %v", res.Bound, res.VFs)
 	}
 	if len(ups) > 0 || r.r.Coming(pf) {
 		t.Error("brought up before it had virtual functions")
